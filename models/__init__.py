@@ -1,0 +1,1 @@
+"""Vision transformers with exchangeable normalisation: nn.Modules and what is done to them."""

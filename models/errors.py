@@ -1,0 +1,16 @@
+"""The root of the tree of errors: each message says what happened and what to do about it.
+
+``objectives.errors`` and ``study.errors`` add the branches that those packages raise.
+"""
+
+
+class BnvitError(Exception):
+    """A known failure. The command line prints its message as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class InputError(BnvitError):
+    """The request itself is wrong: an unknown name, a reversed range. Nothing was created."""
+
+    exit_code = 2

@@ -1,0 +1,167 @@
+"""The article's vision transformers, top to bottom: attention, feed-forward, block, ViT.
+
+Source of the layout: vit-pytorch's `ViT` (parameter names are the same, so its weights load), with
+the normalisation passed in as a callable, a CLS token whatever the pooling, and sine positions.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from einops import rearrange, repeat
+from einops.layers.torch import Rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.norms import Norm
+from models.switches import ImageShape, ViTSwitches
+
+FeedForward = Callable[[int, int, float], nn.Module]
+"""Builds a feed-forward branch from its dim, hidden dim and dropout."""
+
+
+class Attention(nn.Module):
+    """Pre-normalised multi-head self-attention: (B, N, dim) → (B, N, dim)."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, norm: Norm) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.norm = norm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over the tokens of `x` (B, N, dim)."""
+        qkv = self.to_qkv(self.norm(x))
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class PreNormFeedForward(nn.Module):
+    """LayerNorm, Linear, GELU, Linear: (B, N, dim) → (B, N, dim)."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, dim),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each token of `x` (B, N, dim) by itself."""
+        return self.net(x)
+
+
+class HiddenNormFeedForward(nn.Module):
+    """Linear, norm of the hidden features, GELU, Linear: (B, N, dim) → (B, N, dim).
+
+    There is no pre-norm: the hidden norm takes its place (Yao et al. 2021).
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float, norm: Norm) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(dim, hidden),
+            norm(hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, dim),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform the tokens of `x` (B, N, dim)."""
+        return self.net(x)
+
+
+class Block(nn.Sequential):
+    """Residual branches applied in turn, attention then feed-forward: (B, N, dim) → (B, N, dim)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add each branch's output to its input."""
+        for branch in self:
+            x = branch(x) + x
+        return x
+
+
+class Transformer(nn.Module):
+    """All blocks, then the final norm: (B, N, dim) → (B, N, dim)."""
+
+    def __init__(self, blocks: list[Block], norm: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run every block."""
+        for block in self.layers:
+            x = block(x)
+        return self.norm(x)
+
+
+class ViT(nn.Module):
+    """Vision transformer: images (B, channels, size, size) → logits (B, classes)."""
+
+    pos_embedding: Tensor
+
+    def __init__(
+        self, image: ImageShape, switches: ViTSwitches, norm: Norm, feed_forward: FeedForward
+    ) -> None:
+        super().__init__()
+        s = switches
+        patches, patch_dim = image.patches(s.patch_size)
+        self.pool = s.pool
+        self.to_patch_embedding = nn.Sequential(
+            Rearrange("b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=s.patch_size, p2=s.patch_size),
+            norm(patch_dim),
+            nn.Linear(patch_dim, s.dim),
+            norm(s.dim),
+        )
+        self.cls_token = nn.Parameter(torch.randn(1, s.dim))
+        if s.pos_emb == "learn":
+            self.pos_embedding = nn.Parameter(torch.randn(patches + 1, s.dim))
+        else:
+            self.register_buffer("pos_embedding", sine_positions(patches + 1, s.dim))
+        self.dropout = nn.Dropout(s.emb_dropout)
+        blocks = [
+            Block(
+                Attention(s.dim, s.heads, s.dim_head, s.dropout, norm),
+                feed_forward(s.dim, s.mlp_dim, s.dropout),
+            )
+            for _ in range(s.depth)
+        ]
+        self.transformer = Transformer(blocks, norm(s.dim))
+        self.mlp_head = nn.Linear(s.dim, image.classes)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks, in order of execution."""
+        return list(self.transformer.layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify float images (B, channels, size, size)."""
+        x = self.to_patch_embedding(images)  # (B, N, dim)
+        cls = repeat(self.cls_token, "one d -> b one d", b=len(images))
+        x = torch.cat((cls, x), dim=1)  # (B, 1 + N, dim)
+        x = self.transformer(self.dropout(x + self.pos_embedding))
+        x = x.mean(dim=1) if self.pool == "mean" else x[:, 0]  # (B, dim)
+        return self.mlp_head(x)
+
+
+def sine_positions(positions: int, dim: int) -> Tensor:
+    """Fixed position embedding (positions, dim): [sin | cos] of position · 10000^(-k/half).
+
+    k runs over 1…half with half = dim / 2. Source: the article's `pe1d`.
+    """
+    half = dim // 2
+    k = torch.arange(1, half + 1, dtype=torch.float64)
+    omega = torch.exp(-math.log(10_000.0) * k / half)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * omega
+    return torch.cat((angles.sin(), angles.cos()), dim=1).float()

@@ -1,0 +1,54 @@
+"""Population statistics of BatchNorm: what it normalises by at evaluation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from models.norms import batch_norms
+
+
+@contextmanager
+def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
+    """Within this context BN uses the exact statistics of `pixels` (B, C, H, W), weights fixed.
+
+    One forward pass over a single batch: each BN's statistics are taken under those of the ones
+    before it, which is exact, unlike the average of several batches. Afterwards the running
+    averages, the modes and the momenta are as they were. Without BN nothing happens.
+
+    Source: PreciseBN, Wu & Johnson 2021, arXiv 2105.07576, section 3.
+    """
+    norms = batch_norms(model)
+    saved = [_buffers(norm) for norm in norms]
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    try:
+        if norms:
+            _estimate(model, norms, pixels)
+            _restore_modes(modes)
+        yield
+    finally:
+        for norm, buffers, momentum in zip(norms, saved, momenta, strict=True):
+            norm.momentum = momentum
+            for name, value in buffers.items():
+                norm.get_buffer(name).copy_(value)
+        _restore_modes(modes)
+
+
+def _estimate(model: nn.Module, norms: list[nn.BatchNorm1d], pixels: Tensor) -> None:
+    model.eval()  # no dropout
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the newest batch replaces the average
+    with torch.no_grad():
+        model(pixels)
+
+
+def _buffers(norm: nn.BatchNorm1d) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in norm.named_buffers()}
+
+
+def _restore_modes(modes: dict[nn.Module, bool]) -> None:
+    for module, training in modes.items():
+        module.training = training

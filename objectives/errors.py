@@ -1,0 +1,11 @@
+"""Errors of data and training."""
+
+from models.errors import BnvitError
+
+
+class DataError(BnvitError):
+    """A data set is missing, damaged or cannot be fetched; the message names files and folder."""
+
+
+class StateError(BnvitError):
+    """A saved state belongs to another run; start that run afresh or restore the right file."""

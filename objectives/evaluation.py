@@ -1,0 +1,39 @@
+"""Loss and accuracy of a model on a split, without host synchronisation until the end."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from objectives.data import Split, as_pixels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over a split; accuracies are shares in [0, 1]."""
+
+    loss: float
+    accuracy: float
+    top5_accuracy: float
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
+    """Evaluate `model` in evaluation mode on `split`; its mode is restored."""
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(3, dtype=torch.float64, device=split.labels.device)
+    for start in range(0, len(split), batch_size):
+        labels = split.labels[start : start + batch_size]
+        totals += _sums(model(as_pixels(split.images[start : start + batch_size])), labels)
+    model.train(was_training)
+    loss, top1, top5 = (totals / len(split)).tolist()
+    return Evaluation(loss, top1, top5)
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Summed loss, top-1 and top-5 hits of logits (B, classes): (3,) float64."""
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack((loss.double(), ranked[:, 0].sum().double(), ranked.sum().double()))

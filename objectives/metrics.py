@@ -1,0 +1,34 @@
+"""What a training run reports: frozen records, units in the names."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RungMetrics:
+    """State of a run at one rung. Accuracies are shares in [0, 1]."""
+
+    rung: int  # the rung's number of images, the step under which it is reported
+    images_seen: int  # images really trained on: the first step that reaches the rung
+    epoch: float
+    train_loss: float  # mean over the images since the last rung
+    val_loss: float
+    val_accuracy: float  # on recalibrated statistics where the model has BN
+    val_accuracy_running_stats: float
+    val_top5_accuracy: float
+    grad_norm: float  # global L2 norm at the rung's last step
+    train_time_s: float  # since the start of the run, evaluation excluded
+    val_time_s: float  # of this rung's evaluation, recalibration included
+    train_images_per_s: float  # since the last rung, warm-up steps excluded
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """Loss or weights stopped being finite; a result, not a failure."""
+
+    step: int  # optimiser step whose loss was the first not finite, from 1
+    images_seen: int
+    lr: float
+    best_val_accuracy: float  # at the rungs before; 0 where there was none
+
+
+Event = RungMetrics | Diverged

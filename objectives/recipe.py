@@ -1,0 +1,52 @@
+"""Every number that a training run needs, with units in the names."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from models.errors import InputError
+from models.switches import ViTSwitches
+
+REDUCTION_FACTOR = 4  # between rungs; also successive halving's η
+RUNGS_PER_EPOCH = 8  # the first rung is an eighth of an epoch
+RECIPE = "article"  # Adam, constant lr, cross-entropy, no augmentation
+PRECISION = "float32"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One configuration: the same config, device and threads give the same numbers on CPU."""
+
+    model: str
+    switches: ViTSwitches
+    dataset: str
+    lr: float
+    batch_size: int  # images per optimiser step
+    rungs: tuple[int, ...]  # images seen at each evaluation; the last ends the run
+    train_images: int  # images in one epoch
+    seed: int  # of the weights, the data order and dropout
+    recipe: str = RECIPE
+    precision: str = PRECISION
+    recalibration_images: int = 2_000  # training images behind recalibrated BN statistics
+    evaluation_batch_size: int = 500
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def search_rungs(train_images: int, epochs: int) -> tuple[int, ...]:
+    """Rungs of a search: an eighth of an epoch, growing by a factor of 4, then the end."""
+    end = train_images * epochs
+    rungs = []
+    rung = max(train_images // RUNGS_PER_EPOCH, 1)
+    while rung < end:
+        rungs.append(rung)
+        rung *= REDUCTION_FACTOR
+    return (*rungs, end)
+
+
+def epoch_rungs(train_images: int, epochs: int) -> tuple[int, ...]:
+    """Rungs of a long run: the end of every epoch."""
+    if epochs < 1:
+        raise InputError(f"epochs {epochs} must be at least 1")
+    return tuple(train_images * epoch for epoch in range(1, epochs + 1))

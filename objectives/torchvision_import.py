@@ -1,0 +1,31 @@
+"""torchvision beside a torch of another build.
+
+torchvision's wheel on the package index is a CUDA build. Beside a CPU-only torch its C++ operators
+do not load, and its import fails while it registers `nms`, although data sets and transforms need
+none of them. Declaring the two missing schemas first lets the import through.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+
+import torch
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_kept: list[torch.library.Library] = []  # a library's schemas live as long as the object
+
+
+def datasets() -> ModuleType:
+    """`torchvision.datasets`, imported in whichever way works here."""
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(operator + _SCHEMA)
+    _kept.append(library)
+    return importlib.import_module("torchvision.datasets")

