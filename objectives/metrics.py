@@ -31,4 +31,11 @@ class Diverged:
     best_val_accuracy: float  # at the rungs before; 0 where there was none
 
 
-Event = RungMetrics | Diverged
+@dataclass(frozen=True)
+class Pause:
+    """Between two steps, because the caller asked: save the run, leave it, or go on."""
+
+    images_seen: int
+
+
+Event = RungMetrics | Diverged | Pause

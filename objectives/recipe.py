@@ -27,7 +27,7 @@ class TrainConfig:
     recipe: str = RECIPE
     precision: str = PRECISION
     recalibration_images: int = 2_000  # training images behind recalibrated BN statistics
-    evaluation_batch_size: int = 500
+    evaluation_batch_size: int = 250
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,11 +15,34 @@ from objectives.batch_stats import recalibrated
 from objectives.data import SearchData, as_pixels
 from objectives.errors import StateError
 from objectives.evaluation import evaluate
-from objectives.metrics import Diverged, Event, RungMetrics
+from objectives.metrics import Diverged, Event, Pause, RungMetrics
 from objectives.order import batches
 from objectives.recipe import TrainConfig
 
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
+
+
+@dataclass
+class Segment:
+    """Sums over the steps since the last rung, on the device so that adding never waits for it."""
+
+    loss_sum: Tensor  # () float64
+    bad_step: Tensor  # () int64: the first step whose loss was not finite; 0: none
+    steps: int = 0
+    timed_steps: int = 0  # without warm-up
+    timed_s: float = 0.0
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "Segment":
+        """A segment without steps."""
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return cls(zero, torch.zeros((), dtype=torch.int64, device=device))
+
+    def add(self, loss: Tensor, step: int) -> None:
+        """Count the step numbered `step`, with its detached loss ()."""
+        self.steps += 1
+        self.loss_sum += loss
+        self.bad_step += ((self.bad_step == 0) & ~torch.isfinite(loss)) * step
 
 
 @dataclass
@@ -31,9 +54,11 @@ class Run:
     device: torch.device
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    segment: Segment
     step: int = 0
     train_time_s: float = 0.0
     curve: list[RungMetrics] = field(default_factory=list)
+    warm_up_left: int = WARM_UP_STEPS  # of this process; not part of the saved state
 
     @property
     def images_seen(self) -> int:
@@ -52,6 +77,7 @@ class Run:
             "rng_device": torch.cuda.get_rng_state(self.device) if cuda else None,
             "step": self.step,
             "train_time_s": self.train_time_s,
+            "segment": dict(vars(self.segment)),
             "curve": [asdict(metrics) for metrics in self.curve],
         }
 
@@ -68,6 +94,7 @@ class Run:
             torch.cuda.set_rng_state(state["rng_device"], self.device)
         self.step = state["step"]
         self.train_time_s = state["train_time_s"]
+        self.segment = Segment(**state["segment"])
         self.curve = [RungMetrics(**metrics) for metrics in state["curve"]]
 
     def weights(self) -> dict[str, Tensor]:
@@ -89,110 +116,94 @@ def start(config: TrainConfig, data: SearchData, device: torch.device) -> Run:
     torch.manual_seed(config.seed)
     model = variant(config.model).build(data.shape, config.switches).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    return Run(config, data.to(device), device, model, optimizer)
+    return Run(config, data.to(device), device, model, optimizer, Segment.empty(device))
 
 
-def train(run: Run) -> Iterator[Event]:
+def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """Train `run` to its last rung, yielding the metrics of each rung as it is reached.
 
-    Ends with `Diverged` where the loss or the weights stop being finite. The run's state is
-    consistent whenever a value has been yielded, and can be saved then.
+    Ends with `Diverged` where the loss or the weights stop being finite. `pause` is asked after
+    each step: while it says yes a `Pause` is yielded, and training goes on with the next value.
+    The run's state is consistent whenever a value has been yielded, and can be saved then.
     """
+    config = run.config
     order = batches(
-        run.config.train_images, run.config.batch_size, run.config.seed, run.images_seen, run.device
+        config.train_images, config.batch_size, config.seed, run.images_seen, run.device
     )
-    for rung in run.config.rungs[len(run.curve) :]:
-        event = _train_to(run, rung, order)
-        if isinstance(event, RungMetrics):
-            run.curve.append(event)
-        yield event
-        if isinstance(event, Diverged):
+    for rung in config.rungs[len(run.curve) :]:
+        yield from _train_to(run, rung, order, pause)
+        if bad_step := int(run.segment.bad_step) or (0 if _weights_finite(run) else run.step):
+            yield _diverged(run, bad_step)
             return
+        metrics = _measure(run, rung)
+        run.curve.append(metrics)
+        run.segment = Segment.empty(run.device)
+        yield metrics
 
 
-def _train_to(run: Run, rung: int, order: Iterator[Tensor]) -> Event:
-    segment = _Segment(run)
+def _train_to(
+    run: Run, rung: int, order: Iterator[Tensor], pause: Callable[[], bool]
+) -> Iterator[Pause]:
+    watch = _Stopwatch(run)
     while run.images_seen < rung:
-        is_last = run.images_seen + run.config.batch_size >= rung
-        segment.add(_step(run, next(order), is_last))
-        if run.device.type == "cpu" and segment.first_bad_step():
+        _step(run, next(order), keep_gradients=run.images_seen + run.config.batch_size >= rung)
+        watch.tick()
+        if run.device.type == "cpu" and int(run.segment.bad_step):
             break  # reading the loss costs nothing on CPU; elsewhere it would stall the device
-    segment.close()
-    if bad_step := segment.first_bad_step() or (0 if _weights_finite(run.model) else run.step):
-        return _diverged(run, bad_step)
-    return _measure(run, rung, segment)
+        if run.images_seen < rung and pause():
+            watch.stop()
+            yield Pause(run.images_seen)
+            watch = _Stopwatch(run)
+    watch.stop()
 
 
-@dataclass(frozen=True)
-class _StepResult:
-    loss: Tensor  # () on the device
-    grad_norm: Tensor | None  # () on the device, at the last step before a rung
-
-
-def _step(run: Run, indices: Tensor, is_last: bool) -> _StepResult:
+def _step(run: Run, indices: Tensor, keep_gradients: bool) -> None:
+    """One optimiser step; gradients are freed unless a rung's metrics want their norm."""
     pixels = as_pixels(run.data.train.images[indices])
     loss = F.cross_entropy(run.model(pixels), run.data.train.labels[indices])
-    run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    grad_norm = None
-    if is_last:
-        gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
-        grad_norm = nn.utils.get_total_norm(gradients)
     run.optimizer.step()
     run.step += 1
-    return _StepResult(loss.detach(), grad_norm)
+    run.segment.add(loss.detach(), run.step)
+    if not keep_gradients:
+        run.optimizer.zero_grad(set_to_none=True)
 
 
-class _Segment:
-    """Sums and times of the steps between two rungs; reads the device only when asked."""
+class _Stopwatch:
+    """Times the steps of one stretch; the first steps of a process count as warm-up."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.steps = 0
-        self.grad_norm = torch.zeros((), device=run.device)
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
-        self._bad_step = torch.zeros((), dtype=torch.int64, device=run.device)
-        self._warm_up = WARM_UP_STEPS if not run.curve else 0
-        self._warm_up_s = 0.0
+        self.warm_up = run.warm_up_left
+        self.warm_up_s = 0.0
         _synchronize(run.device)
-        self._began_s = time.perf_counter()
-        self.elapsed_s = 0.0
+        self.began_s = time.perf_counter()
 
-    def add(self, result: _StepResult) -> None:
+    def tick(self) -> None:
         """Count one step."""
         self.steps += 1
-        self._loss_sum += result.loss
-        first_bad = (self._bad_step == 0) & ~torch.isfinite(result.loss)
-        self._bad_step += first_bad * self.run.step
-        if result.grad_norm is not None:
-            self.grad_norm = result.grad_norm
-        if self.steps == self._warm_up:
+        if self.steps == self.warm_up:
             _synchronize(self.run.device)
-            self._warm_up_s = time.perf_counter() - self._began_s
+            self.warm_up_s = time.perf_counter() - self.began_s
 
-    def close(self) -> None:
-        """Wait for the device and add the segment's time to the run's."""
+    def stop(self) -> None:
+        """Wait for the device and add the stretch to the run's times."""
         _synchronize(self.run.device)
-        self.elapsed_s = time.perf_counter() - self._began_s
-        self.run.train_time_s += self.elapsed_s
-
-    def first_bad_step(self) -> int:
-        """The first step whose loss was not finite; 0 if there was none."""
-        return int(self._bad_step)
-
-    def train_loss(self) -> float:
-        """Mean loss of the segment."""
-        return float(self._loss_sum) / max(self.steps, 1)
-
-    def images_per_s(self) -> float:
-        """Throughput after the warm-up steps; of all steps where there are no others."""
-        measured = self.steps - self._warm_up
-        if measured <= 0:
-            return self.steps * self.run.config.batch_size / self.elapsed_s
-        return measured * self.run.config.batch_size / (self.elapsed_s - self._warm_up_s)
+        elapsed_s = time.perf_counter() - self.began_s
+        self.run.train_time_s += elapsed_s
+        self.run.warm_up_left = max(self.warm_up - self.steps, 0)
+        if self.steps > self.warm_up:
+            self.run.segment.timed_steps += self.steps - self.warm_up
+            self.run.segment.timed_s += elapsed_s - self.warm_up_s
 
 
-def _measure(run: Run, rung: int, segment: _Segment) -> RungMetrics:
+def _measure(run: Run, rung: int) -> RungMetrics:
+    """Evaluate at `rung`; uses up the gradients that the last step left."""
+    segment = run.segment
+    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+    grad_norm = float(nn.utils.get_total_norm(gradients))
+    run.optimizer.zero_grad(set_to_none=True)
     validation, batch_size = run.data.validation, run.config.evaluation_batch_size
     running = evaluate(run.model, validation, batch_size)
     began_s = time.perf_counter()
@@ -203,16 +214,21 @@ def _measure(run: Run, rung: int, segment: _Segment) -> RungMetrics:
         rung=rung,
         images_seen=run.images_seen,
         epoch=run.images_seen / run.config.train_images,
-        train_loss=segment.train_loss(),
+        train_loss=float(segment.loss_sum) / segment.steps,
         val_loss=judged.loss,
         val_accuracy=judged.accuracy,
         val_accuracy_running_stats=running.accuracy,
         val_top5_accuracy=judged.top5_accuracy,
-        grad_norm=float(segment.grad_norm),
+        grad_norm=grad_norm,
         train_time_s=run.train_time_s,
         val_time_s=time.perf_counter() - began_s,
-        train_images_per_s=segment.images_per_s(),
+        train_images_per_s=_throughput(segment, run.config.batch_size),
     )
+
+
+def _throughput(segment: Segment, batch_size: int) -> float:
+    """Images per second; 0 where the segment had no step beyond the warm-up."""
+    return segment.timed_steps * batch_size / segment.timed_s if segment.timed_s else 0.0
 
 
 def _diverged(run: Run, step: int) -> Diverged:
@@ -228,8 +244,8 @@ def _recalibration_pixels(run: Run) -> Tensor:
     return as_pixels(run.data.train.images[: run.config.recalibration_images])
 
 
-def _weights_finite(model: nn.Module) -> bool:
-    total = nn.utils.get_total_norm(list(model.parameters()))
+def _weights_finite(run: Run) -> bool:
+    total = nn.utils.get_total_norm(list(run.model.parameters()))
     return math.isfinite(float(total))
 
 

@@ -1,0 +1,121 @@
+"""What a trial does: suggest a configuration, train, report each rung once, end with an outcome."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from objectives.metrics import Diverged, Event, RungMetrics
+from objectives.training import Run, train
+
+
+class Outcome(StrEnum):
+    """How a trial ended. All but FAILED count towards the study's trials."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    OOM = "oom"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trial's end, before the store is told."""
+
+    outcome: Outcome
+    value: float | None  # what the sampler learns; None: the last reported rung's
+    last: RungMetrics | None = None
+    diverged: Diverged | None = None
+    reason: str = ""
+
+
+def events(
+    trial: optuna.Trial, run: Run, pause: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Train `run`; once the caller has seen a rung, report it to `trial` unless it is there.
+
+    Stops at the rung where the pruner gives up, also if that was before an interruption. A
+    `Pause` is passed on from `train`.
+    """
+    if wants_pruning(trial, run):
+        return
+    for event in train(run, pause):
+        yield event
+        if isinstance(event, RungMetrics):
+            report(trial, event)
+            if wants_pruning(trial, run):
+                return
+
+
+def report(trial: optuna.Trial, metrics: RungMetrics) -> None:
+    """Report the accuracy at the rung's number, once whatever the attempts."""
+    reported = trial.study._storage.get_trial(trial._trial_id).intermediate_values
+    if metrics.rung not in reported:
+        trial.report(metrics.val_accuracy, step=metrics.rung)
+
+
+def wants_pruning(trial: optuna.Trial, run: Run) -> bool:
+    """Whether the pruner gives the trial up; it is not asked before the first or at the last rung."""
+    return bool(run.curve) and run.curve[-1].rung != run.config.rungs[-1] and trial.should_prune()
+
+
+def result(run: Run, event: Event | None, chance: float) -> Result:
+    """The end of a run whose last event was `event`."""
+    if isinstance(event, Diverged):
+        return Result(Outcome.DIVERGED, chance, last=_last(run), diverged=event)
+    last = _last(run)
+    if last is not None and last.rung == run.config.rungs[-1]:
+        return Result(Outcome.COMPLETE, last.val_accuracy, last)
+    return Result(Outcome.PRUNED, None, last)
+
+
+def out_of_memory(run: Run | None, chance: float, error: BaseException) -> Result:
+    """The end of a run that did not fit into memory."""
+    return Result(Outcome.OOM, chance, _last(run) if run else None, reason=_first_line(error))
+
+
+def failed(error: BaseException) -> Result:
+    """The end of a trial that met a bug."""
+    return Result(Outcome.FAILED, None, reason=f"{type(error).__name__}: {_first_line(error)}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device or the machine had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def tell(trial: optuna.Trial, result: Result) -> None:
+    """Finish `trial` in the store. Raises UpdateFinishedTrialError if another worker was first.
+
+    A diverged or oversized configuration is a result: COMPLETE at chance accuracy, infeasible.
+    Every finishing trial sets the same two constraints: without one it would pass for feasible,
+    and GPSampler needs them on all trials or on none.
+    """
+    if result.outcome is Outcome.FAILED:
+        trial.study.tell(trial, state=TrialState.FAIL)
+        return
+    violated = {
+        "finite": result.outcome is Outcome.DIVERGED,
+        "memory": result.outcome is Outcome.OOM,
+    }
+    for key, is_violated in violated.items():
+        if key not in trial.constraints:
+            trial.set_constraint(key, 1.0 if is_violated else -1.0)
+    if result.outcome is Outcome.PRUNED:
+        trial.study.tell(trial, state=TrialState.PRUNED)
+    else:
+        trial.study.tell(trial, result.value, state=TrialState.COMPLETE)
+
+
+def _last(run: Run) -> RungMetrics | None:
+    return run.curve[-1] if run.curve else None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

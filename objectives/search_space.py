@@ -1,0 +1,62 @@
+"""The space that a study searches: learning rate and batch size, and its first points."""
+
+import math
+from dataclasses import dataclass
+
+import optuna
+from scipy.stats import qmc
+
+from models.errors import InputError
+from models.registry import Variant
+
+START_POINTS = 4  # space-filling, before the sampler has anything to learn from
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Inclusive ranges; the learning rate is searched on a logarithmic scale."""
+
+    lr: tuple[float, float] = (1e-5, 1e-2)
+    batch_size: tuple[int, int] = (20, 120)
+
+    def check(self, variant: Variant, train_images: int) -> None:
+        """Raise InputError where a range cannot be searched with this model and data."""
+        low, high = self.lr
+        if not (math.isfinite(low) and math.isfinite(high) and 0 < low <= high):
+            raise InputError(f"lr range {low:g}:{high:g} must be positive, the lower end first")
+        first, last = self.batch_size
+        least = 2 if variant.uses_batch_norm else 1
+        if first > last:
+            raise InputError(f"batch-size range {first}:{last} is reversed; write {last}:{first}")
+        if first < least:
+            reason = " (BatchNorm needs two images)" if least == 2 else ""
+            raise InputError(f"batch-size range {first}:{last} must start at {least}{reason}")
+        if last > train_images:
+            raise InputError(
+                f"batch-size range {first}:{last} exceeds the {train_images} training images"
+            )
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, float | int]:
+        """Values for `trial`: those it has already, else the sampler's."""
+        return {
+            "lr": trial.suggest_float("lr", *self.lr, log=True),
+            "batch_size": trial.suggest_int("batch_size", *self.batch_size),
+        }
+
+    def starts(self, seed: int) -> list[dict[str, float | int]]:
+        """The first points, spread evenly over the space (scrambled Sobol sequence)."""
+        points = qmc.Sobol(d=2, scramble=True, rng=seed).random(START_POINTS)
+        low, high = (math.log(end) for end in self.lr)
+        first, last = self.batch_size
+        return [
+            {
+                "lr": min(max(math.exp(low + u * (high - low)), self.lr[0]), self.lr[1]),
+                "batch_size": first + min(int(v * (last - first + 1)), last - first),
+            }
+            for u, v in points.tolist()
+        ]
+
+
+def article_space(model: str) -> SearchSpace:
+    """The article's unequal spaces: ViT's learning rate ends at 1e-3, the BN models' at 1e-2."""
+    return SearchSpace(lr=(1e-5, 1e-3 if model == "vit" else 1e-2))

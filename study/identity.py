@@ -1,0 +1,83 @@
+"""What a study is: the fields that are fixed when it is created, and how two studies differ."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import optuna
+
+from models.switches import SwitchValue, ViTSwitches
+from objectives.data import SPLIT_SEED
+from objectives.recipe import PRECISION, RECIPE
+from objectives.search_space import SearchSpace
+
+SCHEMA_VERSION = 1
+IDENTITY_KEY = "bnvit:identity"
+UUID_KEY = "bnvit:uuid"
+
+SamplerName = Literal["tpe", "gp", "random"]
+PrunerName = Literal["asha", "median", "none"]
+
+
+@dataclass(frozen=True)
+class StudyIdentity:
+    """Fixed for a study's life. Trials, workers, device and threads are not in it."""
+
+    model: str
+    switches: dict[str, SwitchValue]
+    dataset: str
+    data_checksum: str
+    train_images: int
+    validation_images: int
+    epochs: int  # at most, per trial
+    rungs: tuple[int, ...]  # images seen
+    lr: tuple[float, float]
+    batch_size: tuple[int, int]
+    sampler: SamplerName
+    pruner: PrunerName
+    seed: int
+    split_seed: int = SPLIT_SEED
+    recipe: str = RECIPE
+    precision: str = PRECISION
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def space(self) -> SearchSpace:
+        """The searched ranges."""
+        return SearchSpace(self.lr, self.batch_size)
+
+    @property
+    def model_switches(self) -> ViTSwitches:
+        """The model's switches, typed."""
+        return ViTSwitches(**self.switches)  # type: ignore[arg-type]  # came from ViTSwitches
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def differences(self, other: "StudyIdentity") -> list[str]:
+        """One line for each field in which `other` differs."""
+        pairs = [
+            (field.name, getattr(self, field.name), getattr(other, field.name))
+            for field in fields(self)
+        ]
+        lines = []
+        for name, mine, theirs in pairs:
+            if name == "switches":
+                keys = sorted({key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)})
+                lines += [f"{key} is {mine.get(key)}, not {theirs.get(key)}" for key in keys]
+            elif mine != theirs:
+                lines.append(f"{name} is {_shown(mine)}, not {_shown(theirs)}")
+        return lines
+
+
+def identity_of(study: optuna.Study) -> StudyIdentity | None:
+    """The identity stored with `study`; None if the study is not one of ours."""
+    stored = study.user_attrs.get(IDENTITY_KEY)
+    if stored is None:
+        return None
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    return StudyIdentity(**values)
+
+
+def _shown(value: object) -> str:
+    return ":".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

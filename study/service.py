@@ -1,0 +1,234 @@
+"""Create or resume a study, fill its slots, wait, and say how it stands."""
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import optuna
+import torch
+
+from models.errors import InputError
+from models.registry import variant
+from models.switches import ViTSwitches, nearest
+from objectives.data import SearchData, dataset, load_search_data
+from objectives.recipe import search_rungs
+from objectives.search_space import SearchSpace
+from study import slots
+from study.environment import device_of
+from study.errors import IdentityError, UnknownStudyError
+from study.identity import (
+    IDENTITY_KEY,
+    UUID_KEY,
+    PrunerName,
+    SamplerName,
+    StudyIdentity,
+    identity_of,
+)
+from study.overview import Overview, overview
+from study.samplers import pruner
+from study.settings import Settings
+from study.stop import Stop
+from study.storage import Store, open_store
+from study.tracking import NullTracker, open_tracker
+from study.worker import Job, work
+
+CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `run` was asked for."""
+
+    model: str
+    switches: ViTSwitches
+    dataset: str = "mnist"
+    trials: int = 20
+    epochs: int = 3
+    space: SearchSpace = SearchSpace()
+    sampler: SamplerName = "tpe"
+    pruner: PrunerName = "asha"
+    seed: int = 0
+    train_images: int | None = None  # None: the whole train split
+    device: str = "auto"
+    study: str | None = None  # None: named after data set and model
+    fresh: bool = False
+
+    @property
+    def study_name(self) -> str:
+        """The study's name, or its default."""
+        data = self.dataset.rpartition("/")[2].replace(":", "-") or self.dataset
+        return self.study or f"{data}-{self.model}"
+
+    def check(self) -> None:
+        """Raise InputError for what is wrong whatever the data."""
+        variant(self.model)
+        if self.trials < 1:
+            raise InputError(f"trials {self.trials} must be at least 1")
+        if self.epochs < 1:
+            raise InputError(f"epochs {self.epochs} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A study ready to be worked on, and whether it was there before."""
+
+    job: Job
+    request: Request
+    is_new: bool
+
+    def overview(self) -> Overview:
+        """How the study stands now."""
+        seen = overview(self.job.store, self.job.study)
+        assert seen is not None  # it was created with an identity
+        return seen
+
+    def refill(self) -> None:
+        """Make the slots that are missing for the requested total."""
+        starts = self.job.identity.space.starts(self.job.identity.seed)
+        slots.fill(self.job.store, self.job.study, self.request.trials, starts)
+
+    def work(self, stop: Stop) -> None:
+        """Train in this process until the study has ended or `stop` is set."""
+        try:
+            work(self.job, stop, self.refill)
+        finally:
+            seen = self.overview()
+            is_done = len(seen.ended) == len(seen.counted)
+            self.job.tracker.close_study(self.job.runs, finished=is_done)
+
+
+@contextmanager
+def open_session(request: Request, settings: Settings, say: Callable[[str], None]) -> Iterator[Session]:
+    """Check everything, then open the store and create or resume the study.
+
+    Nothing is created before all input has been found good. `say` is told what takes time.
+    """
+    request.check()
+    device = device_of(request.device)
+    source = dataset(request.dataset, settings.data_dir)
+    say(f"data: {request.dataset}")
+    data = load_search_data(source).limited(request.train_images)
+    identity = identify(request, data)
+    with open_store(settings) as store:
+        uri = settings.mlflow_uri or store.mlflow_url
+        say(f"store: {store.label}")
+        with store.locked(CREATE_LOCK):
+            tracker = open_tracker(uri)
+            study, is_new = _create_or_resume(store, identity, request)
+            job = _job(store, study, identity, data, device, tracker, settings.data_dir)
+        session = Session(job, request, is_new)
+        session.refill()
+        yield session
+
+
+def identify(request: Request, data: SearchData) -> StudyIdentity:
+    """The identity of the requested study on `data`; raises InputError if they do not fit."""
+    chosen = variant(request.model)
+    request.space.check(chosen, len(data.train))
+    data.shape.patches(request.switches.patch_size)
+    return StudyIdentity(
+        model=request.model,
+        switches=asdict(request.switches),
+        dataset=request.dataset,
+        data_checksum=data.checksum,
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        epochs=request.epochs,
+        rungs=search_rungs(len(data.train), request.epochs),
+        lr=request.space.lr,
+        batch_size=request.space.batch_size,
+        sampler=request.sampler,
+        pruner=request.pruner,
+        seed=request.seed,
+    )
+
+
+def find_study(store: Store, name: str) -> optuna.Study:
+    """The study called `name`; raises UnknownStudyError naming the nearest."""
+    names = optuna.get_all_study_names(store.storage)
+    if name not in names:
+        hint = nearest(name, names) if names else "; there are none yet"
+        raise UnknownStudyError(f"no study '{name}'{hint}")
+    return optuna.load_study(study_name=name, storage=store.storage)
+
+
+def all_overviews(store: Store) -> list[Overview]:
+    """Every study of ours in the store, by name."""
+    studies = (find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage)))
+    return [seen for study in studies if (seen := overview(store, study)) is not None]
+
+
+def _create_or_resume(
+    store: Store, identity: StudyIdentity, request: Request
+) -> tuple[optuna.Study, bool]:
+    names = set(optuna.get_all_study_names(store.storage))
+    name = request.study_name
+    if request.fresh:
+        name = _free_name(name, names)
+    if name in names:
+        study = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
+        _refuse_difference(study, identity, request)
+        return study, False
+    study = optuna.create_study(
+        study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
+    )
+    study.set_metric_names(["val_accuracy"])
+    study.set_user_attr(UUID_KEY, str(uuid4()))
+    study.set_user_attr(IDENTITY_KEY, identity.as_dict())
+    return study, True
+
+
+def _refuse_difference(study: optuna.Study, identity: StudyIdentity, request: Request) -> None:
+    stored = identity_of(study)
+    if stored is None:
+        raise IdentityError(
+            f"the study '{study.study_name}' was not made by bnvit-study; choose another --study"
+        )
+    if lines := stored.differences(identity):
+        raise IdentityError(
+            f"the study '{study.study_name}' exists and differs: {'; '.join(lines)}. "
+            f"Ask for the same, or start another with: {_command(request)}"
+        )
+
+
+def _command(request: Request) -> str:
+    """The command that starts the requested study under the next free name."""
+    import sys
+
+    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    return shlex.join(["bnvit-study", *arguments, "--fresh"])
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
+
+
+def _job(
+    store: Store,
+    study: optuna.Study,
+    identity: StudyIdentity,
+    data: SearchData,
+    device: torch.device,
+    tracker: NullTracker,
+    data_dir: Path,
+) -> Job:
+    runs = tracker.open_study(
+        study.study_name,
+        str(study.user_attrs[UUID_KEY]),
+        identity.as_dict(),
+        data_dir / "artifacts",
+    )
+    if runs is not None:
+        study.set_user_attr("mlflow_experiment_id", runs.experiment_id)
+        study.set_user_attr("mlflow_parent_run_id", runs.parent_run_id)
+    return Job(store, study, identity, data, device, tracker, runs, data_dir / "checkpoints")

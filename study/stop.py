@@ -1,0 +1,53 @@
+"""A clean stop: the first Ctrl-C or SIGTERM is noted, the second ends the process at once."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+
+@dataclass
+class Stop:
+    """Whether the process was asked to stop, and by which signal."""
+
+    signal: int | None = None
+    _event: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._event.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code by the shell's convention after the signal; 0 without one."""
+        return 128 + self.signal if self.signal is not None else 0
+
+    def request(self, signal_number: int) -> None:
+        """Ask for a stop."""
+        self.signal = signal_number
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but wake up as soon as a stop is asked for; returns whether it was."""
+        return self._event.wait(seconds)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """A `Stop` that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.request(number)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,141 @@
+"""The one place that opens the Optuna storage: the embedded Postgres or a shared one."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import optuna
+import psycopg
+import sqlalchemy
+from sqlalchemy import URL, Engine, make_url, text
+
+from models.errors import InputError
+from study.embedded import EmbeddedPostgres
+from study.errors import StorageError
+from study.settings import Settings
+
+CONNECT_TIMEOUT_S = 5
+POOL_SIZE = 2
+SCHEMA_LOCK = 7_231_001  # advisory lock around the creation of all schemas
+MLFLOW_DATABASE = "mlflow"
+
+log = logging.getLogger(__name__)
+
+metadata = sqlalchemy.MetaData(schema="bnvit")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store. `optuna_url` may carry a password: pass it on, never print it."""
+
+    optuna_url: str
+    mlflow_url: str  # the database beside Optuna's in the same server
+    storage: optuna.storages.RDBStorage
+    engine: Engine  # for our own tables and locks, in Optuna's database
+
+    @property
+    def label(self) -> str:
+        """Where the store is, for people; passwords hidden."""
+        return make_url(self.optuna_url).render_as_string(hide_password=True)
+
+    @contextmanager
+    def locked(self, key: int) -> Iterator[None]:
+        """Hold a cluster-wide advisory lock; released as well when this process dies."""
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """Open the shared store if a URL is set, else the embedded server in the data folder.
+
+    Raises StorageError where it cannot be reached, InputError for a URL that is not Postgres'.
+    """
+    with ExitStack() as stack:
+        if settings.storage_url is not None:
+            url = shared_url(settings.storage_url)
+            probe(url)
+            mlflow_url = url.set(database=MLFLOW_DATABASE)
+        else:
+            server = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
+            url, mlflow_url = make_url(server.url("optuna")), make_url(server.url(MLFLOW_DATABASE))
+        store = _open(url, mlflow_url)
+        stack.callback(store.engine.dispose)
+        stack.callback(store.storage.engine.dispose)
+        stack.callback(store.storage.scoped_session.remove)
+        yield store
+
+
+def shared_url(text_url: str) -> URL:
+    """`text_url` as a SQLAlchemy URL for psycopg; raises InputError if it is not Postgres'."""
+    try:
+        url = make_url(text_url)
+    except sqlalchemy.exc.ArgumentError:
+        raise InputError(
+            "the storage URL cannot be read; write postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise InputError(
+            f"the storage URL's scheme '{url.drivername}' is not supported; "
+            "workers share a Postgres: postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    return url.set(drivername="postgresql+psycopg")
+
+
+def probe(url: URL) -> None:
+    """Connect once, within 5 s; raises StorageError saying what is wrong and what to do."""
+    shown = url.render_as_string(hide_password=True)
+    try:
+        with psycopg.connect(libpq_url(url), connect_timeout=CONNECT_TIMEOUT_S):
+            return
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+    except psycopg.Error as error:
+        raise StorageError(f"the storage URL {shown} cannot be used: {error}") from error
+    if "password" in reason or "role" in reason:
+        advice = "check user and password in --storage or BNVIT_STORAGE_URL"
+    elif "does not exist" in reason:
+        advice = f"create it with: createdb {url.database}"
+    else:
+        advice = "check that the server runs and that host and port are right"
+    raise StorageError(f"Postgres at {shown} cannot be reached ({reason}); {advice}")
+
+
+def libpq_url(url: URL) -> str:
+    """The URL as libpq and psycopg read it, password included."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _open(url: URL, mlflow_url: URL) -> Store:
+    plain = url.render_as_string(hide_password=False)
+    engine = sqlalchemy.create_engine(url, **_engine_options())
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": SCHEMA_LOCK})
+            storage = optuna.storages.RDBStorage(plain, engine_kwargs=_engine_options())
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS bnvit"))
+            metadata.create_all(connection)
+            connection.commit()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": SCHEMA_LOCK})
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        engine.dispose()
+        reason = " ".join(str(getattr(error, "orig", error)).split())
+        raise StorageError(f"the store cannot be opened ({reason}); check its rights") from error
+    return Store(plain, mlflow_url.render_as_string(hide_password=False), storage, engine)
+
+
+def _engine_options() -> dict[str, object]:
+    return {
+        "pool_size": POOL_SIZE,
+        "max_overflow": POOL_SIZE,
+        "pool_pre_ping": True,  # a dropped connection is replaced, not an error
+        "connect_args": {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "bnvit-study",
+        },
+    }
