@@ -14,6 +14,7 @@ from objectives import idx, mnist
 from objectives.errors import DataError
 
 SPLIT_SEED = 0  # which training images validate; fixed so that all studies agree
+MNIST_SHAPE = ImageShape(channels=1, size=28, classes=10)
 VALIDATION_SHARE = 12  # one image in twelve: 5,000 of MNIST's 60,000
 
 

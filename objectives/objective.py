@@ -1,5 +1,6 @@
 """What a trial does: suggest a configuration, train, report each rung once, end with an outcome."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,7 @@ class Result:
     last: RungMetrics | None = None
     diverged: Diverged | None = None
     reason: str = ""
+    traceback: str = ""
 
 
 def events(
@@ -80,7 +82,12 @@ def out_of_memory(run: Run | None, chance: float, error: BaseException) -> Resul
 
 def failed(error: BaseException) -> Result:
     """The end of a trial that met a bug."""
-    return Result(Outcome.FAILED, None, reason=f"{type(error).__name__}: {_first_line(error)}")
+    return Result(
+        Outcome.FAILED,
+        None,
+        reason=f"{type(error).__name__}: {_first_line(error)}",
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,3 +21,7 @@ class UnknownStudyError(InputError):
 
 class WorkerError(BnvitError):
     """A worker stopped because trials kept failing; the message carries the last reason."""
+
+
+class UiError(BnvitError):
+    """A web server did not start; the message carries its last words."""

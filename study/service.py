@@ -1,6 +1,5 @@
 """Create or resume a study, fill its slots, wait, and say how it stands."""
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,24 +9,21 @@ from uuid import uuid4
 import optuna
 import torch
 
-from models.errors import InputError
 from models.registry import variant
-from models.switches import ViTSwitches, nearest
+from models.switches import nearest
 from objectives.data import SearchData, dataset, load_search_data
 from objectives.recipe import search_rungs
-from objectives.search_space import SearchSpace
 from study import slots
 from study.environment import device_of
 from study.errors import IdentityError, UnknownStudyError
 from study.identity import (
     IDENTITY_KEY,
     UUID_KEY,
-    PrunerName,
-    SamplerName,
     StudyIdentity,
     identity_of,
 )
 from study.overview import Overview, overview
+from study.request import Request
 from study.samplers import pruner
 from study.settings import Settings
 from study.stop import Stop
@@ -38,39 +34,6 @@ from study.worker import Job, work
 CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `run` was asked for."""
-
-    model: str
-    switches: ViTSwitches
-    dataset: str = "mnist"
-    trials: int = 20
-    epochs: int = 3
-    space: SearchSpace = SearchSpace()
-    sampler: SamplerName = "tpe"
-    pruner: PrunerName = "asha"
-    seed: int = 0
-    train_images: int | None = None  # None: the whole train split
-    device: str = "auto"
-    study: str | None = None  # None: named after data set and model
-    fresh: bool = False
-
-    @property
-    def study_name(self) -> str:
-        """The study's name, or its default."""
-        data = self.dataset.rpartition("/")[2].replace(":", "-") or self.dataset
-        return self.study or f"{data}-{self.model}"
-
-    def check(self) -> None:
-        """Raise InputError for what is wrong whatever the data."""
-        variant(self.model)
-        if self.trials < 1:
-            raise InputError(f"trials {self.trials} must be at least 1")
-        if self.epochs < 1:
-            raise InputError(f"epochs {self.epochs} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -157,6 +120,14 @@ def find_study(store: Store, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=store.storage)
 
 
+def show_study(store: Store, name: str) -> Overview:
+    """How the study called `name` stands; raises UnknownStudyError if it is not one of ours."""
+    seen = overview(store, find_study(store, name))
+    if seen is None:
+        raise UnknownStudyError(f"the study '{name}' was not made by bnvit-study")
+    return seen
+
+
 def all_overviews(store: Store) -> list[Overview]:
     """Every study of ours in the store, by name."""
     studies = (find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage)))
@@ -177,7 +148,6 @@ def _create_or_resume(
     study = optuna.create_study(
         study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
     )
-    study.set_metric_names(["val_accuracy"])
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())
     return study, True
@@ -192,16 +162,8 @@ def _refuse_difference(study: optuna.Study, identity: StudyIdentity, request: Re
     if lines := stored.differences(identity):
         raise IdentityError(
             f"the study '{study.study_name}' exists and differs: {'; '.join(lines)}. "
-            f"Ask for the same, or start another with: {_command(request)}"
+            f"Ask for the same, or start another with: {request.command(fresh=True)}"
         )
-
-
-def _command(request: Request) -> str:
-    """The command that starts the requested study under the next free name."""
-    import sys
-
-    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    return shlex.join(["bnvit-study", *arguments, "--fresh"])
 
 
 def _free_name(name: str, taken: set[str]) -> str:

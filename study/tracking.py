@@ -199,6 +199,8 @@ class MlflowTracker(NullTracker):
         failed = result.outcome is Outcome.FAILED
         with _errors_told():
             self._set_tags(run_id, tags)
+            if result.traceback:
+                self.client.log_text(run_id, result.traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def close_study(self, runs: StudyRuns | None, finished: bool) -> None:

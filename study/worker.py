@@ -139,8 +139,10 @@ class _Attempt:
                 raise
             except Exception as error:
                 if not objective.is_out_of_memory(error):
-                    log.exception("trial %d failed", self.number)
-                    return self._finish(objective.failed(error))
+                    result = objective.failed(error)
+                    log.error("trial %d failed: %s", self.number, result.reason)
+                    log.debug("%s", result.traceback)
+                    return self._finish(result)
                 reason = error
         _free_memory(self.run_state)
         return self._finish(objective.out_of_memory(self.run_state, self.job.chance, reason))

@@ -1,0 +1,45 @@
+# Every chore has one short command; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Installing is done once for each change of the files that say what to install.
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help study test lint format gpu-check
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+study: $(RUNTIME) ## search vitbn on MNIST: 20 trials, then a summary
+	$(BIN)/bnvit-study run --model vitbn --trials 20
+
+test: $(DEV) ## run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(DEV) ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## format the code and sort its imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
+	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV), a few minutes the first time"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

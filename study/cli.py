@@ -1,0 +1,290 @@
+"""The command line: parses, calls, prints – nothing else. Heavy imports wait for their command."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from models.errors import BnvitError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from study.settings import Settings
+
+app = typer.Typer(
+    name="bnvit-study",
+    help="Is a BatchNorm vision transformer better than its LayerNorm twin, each at its best "
+    "learning rate and batch size?",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Fetch data sets.")
+app.add_typer(data_app, name="data")
+
+PLAIN_WIDTH = 160  # columns, where output goes to a file or a pipe
+
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="A shared Postgres, as postgresql://USER:PASSWORD@HOST/DATABASE; better set in "
+        "BNVIT_STORAGE_URL, as others can read a command line. Default: an embedded server.",
+        show_default=False,
+    ),
+]
+MlflowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow",
+        metavar="URI",
+        help="MLflow server or database, or none. Also MLFLOW_TRACKING_URI. "
+        "Default: a database beside the studies.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+DatasetOption = Annotated[
+    str, typer.Option(help="mnist, or idx:FOLDER with four files in MNIST's format.")
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """Read by `main` already, so that --debug may stand anywhere."""
+
+
+@app.command(epilog="Example: bnvit-study run --model vitbn --trials 20")
+def run(
+    model: Annotated[str, typer.Option(help="Model; see 'bnvit-study models'.")],
+    trials: Annotated[int, typer.Option(help="The study's total, not an addition.")] = 20,
+    dataset: DatasetOption = "mnist",
+    epochs: Annotated[int, typer.Option(help="Epochs per trial, at most.")] = 3,
+    lr: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Learning rates to search. Default: 1e-5:1e-2."),
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Batch sizes to search. Default: 20:120."),
+    ] = None,
+    space: Annotated[
+        str, typer.Option(help="default, or article: the article's unequal learning rates.")
+    ] = "default",
+    switches: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A switch of the model; repeatable."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, gp (learns from trials trained to the end only) or random.")
+    ] = "tpe",
+    pruner: Annotated[str, typer.Option(help="asha, median or none.")] = "asha",
+    seed: Annotated[int, typer.Option(help="Of weights, data order and suggestions.")] = 0,
+    train_images: Annotated[
+        int | None, typer.Option(metavar="N", help="Train on N images, for a quick look.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    study: Annotated[
+        str | None, typer.Option(help="Study name. Default: data set and model.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Use the next free name.")] = False,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a model's learning rate and batch size; start, go on with, or extend a study."""
+    from models.switches import parse_switches
+    from study.request import Request, parse_space
+
+    request = Request(
+        model=model,
+        switches=parse_switches(dict(_pair(text) for text in switches or [])),
+        dataset=dataset,
+        trials=trials,
+        epochs=epochs,
+        space=parse_space(model, space, lr, batch_size),
+        sampler=sampler,  # type: ignore[arg-type]  # checked by Request.check
+        pruner=pruner,  # type: ignore[arg-type]
+        seed=seed,
+        train_images=train_images,
+        device=device,
+        study=study,
+        fresh=fresh,
+    )
+    raise typer.Exit(_run(request, _settings(storage, mlflow), as_json))
+
+
+def _run(request: Any, settings: "Settings", as_json: bool) -> int:
+    from study import progress
+    from study.service import open_session
+    from study.stop import stop_on_signals
+    from study.summary import next_steps, opening, summary
+
+    console, notes = _console(), _console(stderr=as_json)
+    with stop_on_signals() as stop, open_session(request, settings, _note(notes)) as session:
+        for line in opening(session):
+            _print(notes, line)
+        with progress.shown(session, console, quiet=as_json):
+            session.work(stop)
+        seen = session.overview()
+    if as_json:
+        print(json.dumps(seen.as_dict(), default=str, indent=2))
+        return stop.exit_code
+    if console.is_terminal:
+        console.print(progress.trials_table(seen))
+    for line in [*summary(seen), *next_steps(session, seen)]:
+        _print(console, line)
+    return stop.exit_code
+
+
+@app.command(epilog="Example: bnvit-study models")
+def models(dataset: DatasetOption = "mnist", as_json: JsonOption = False) -> None:
+    """List the models: normalisation, size, and what a forward pass really executes."""
+    from study.tables import model_rows, models_table
+
+    rows = model_rows(dataset, _settings())
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _console().print(models_table(rows))
+
+
+@app.command(epilog="Example: bnvit-study studies")
+def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """List the studies in the store."""
+    from study.service import all_overviews
+    from study.storage import open_store
+    from study.tables import studies_table
+
+    with open_store(_settings(storage)) as store:
+        seen = all_overviews(store)
+    if as_json:
+        print(json.dumps([one.as_dict() for one in seen], default=str, indent=2))
+    elif not seen:
+        print("no studies yet; start one with: bnvit-study run --model vitbn --trials 20")
+    else:
+        _console().print(studies_table(seen))
+
+
+@app.command(epilog="Example: bnvit-study show mnist-vitbn")
+def show(study: str, storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Show a study: its trials, its best, its outcomes."""
+    from study.progress import trials_table
+    from study.service import show_study
+    from study.storage import open_store
+    from study.summary import summary
+
+    with open_store(_settings(storage)) as store:
+        seen = show_study(store, study)
+    if as_json:
+        print(json.dumps(seen.as_dict(), default=str, indent=2))
+        return
+    console = _console()
+    console.print(trials_table(seen))
+    for line in ["", *summary(seen)]:
+        _print(console, line)
+
+
+@app.command(epilog="Example: bnvit-study ui")
+def ui(
+    dashboard_port: Annotated[int, typer.Option(help="Port of Optuna Dashboard.")] = 8080,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+) -> None:
+    """Serve Optuna Dashboard and the MLflow UI on this machine until Ctrl-C."""
+    from study.stop import stop_on_signals
+    from study.storage import open_store
+    from study.ui import serve
+
+    settings = _settings(storage, mlflow)
+    with stop_on_signals() as stop, open_store(settings) as store:
+        uri = settings.mlflow_uri or store.mlflow_url
+        logs = settings.data_dir / "logs"
+        with serve(store, uri, (dashboard_port, mlflow_port), logs) as servers:
+            print(f"Optuna Dashboard: {servers.dashboard_url}")
+            print(f"MLflow:           {servers.mlflow_url}")
+            print("Ctrl-C stops both.", flush=True)
+            while not stop.wait(1.0):
+                servers.check()
+
+
+@data_app.command(epilog="Example: bnvit-study data fetch mnist")
+def fetch(name: Annotated[str, typer.Argument(help="Data set; so far mnist.")]) -> None:
+    """Fetch a data set into the data folder, unless it is there."""
+    from objectives.data import dataset as find
+
+    folder: Path = find(name, _settings().data_dir).fetch()
+    print(f"{name} is in {folder}")
+
+
+def main() -> None:
+    """Entry point: a known error is one line on stderr; --debug shows its trace."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
+    try:
+        sys.exit(app(arguments or ["--help"], prog_name="bnvit-study", standalone_mode=False))
+    except BnvitError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except typer.exceptions.TyperException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped at once; the next run takes the open trial over", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"bnvit-study: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _settings(storage: str | None = None, mlflow: str | None = None) -> "Settings":
+    from study.settings import Settings
+
+    given = {"storage_url": storage, "mlflow_uri": mlflow}
+    return Settings(**{key: value for key, value in given.items() if value is not None})
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text} must be NAME=VALUE")
+    return name, value
+
+
+def _console(stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def _print(console: "Console", line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def _note(console: "Console") -> Any:
+    return lambda line: _print(console, line)
+
+
+def _log_to_stderr(level: int) -> None:
+    class Handler(logging.Handler):
+        """Writes to whatever stderr is at the time: a live table replaces it for a while."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+    logging.basicConfig(level=logging.WARNING, handlers=[Handler()])
+    for package in ("study", "objectives", "models"):
+        logging.getLogger(package).setLevel(min(level, logging.INFO))

@@ -1,0 +1,175 @@
+"""What people see while a study runs: a live table on a terminal, plain lines elsewhere.
+
+Everything comes from the store, so workers on other machines show up by themselves.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+from optuna.exceptions import StorageInternalError
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+
+from objectives.objective import Outcome
+from study.overview import Overview, TrialRow
+from study.service import Session
+
+REFRESH_S = 1.0
+_STYLES = {
+    Outcome.COMPLETE: "green",
+    Outcome.PRUNED: "yellow",
+    Outcome.DIVERGED: "magenta",
+    Outcome.OOM: "magenta",
+    Outcome.FAILED: "red",
+    "running": "bold cyan",
+    "waiting": "dim",
+}
+
+
+@contextmanager
+def shown(session: Session, console: Console, quiet: bool) -> Iterator[None]:
+    """Show the progress of `session` for as long as the context lasts, in the background."""
+    if quiet:
+        yield
+        return
+    clock = _Clock(session.overview())
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=2, transient=True) as live:
+            with _repeating(lambda: live.update(_live_view(session.overview(), clock))):
+                yield
+        return
+    lines = _Lines(session.overview())
+    with _repeating(lambda: lines.tell(session.overview(), console, clock)):
+        yield
+    lines.tell(session.overview(), console, clock)
+
+
+def trials_table(seen: Overview) -> Table:
+    """All trials of a study."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for heading, justify in _COLUMNS:
+        table.add_column(heading, justify=justify, no_wrap=True)
+    best = seen.best
+    for row in seen.trials:
+        style = "bold green" if best is not None and row.number == best.number else ""
+        table.add_row(*_cells(row, seen.identity.train_images), style=style)
+    return table
+
+
+class _Clock:
+    """Estimates the time left from the pace since it was started."""
+
+    def __init__(self, seen: Overview) -> None:
+        self.began_s = time.monotonic()
+        self.ended_before = len(seen.ended)
+
+    def left(self, seen: Overview) -> str:
+        """Time left in words; empty while there is nothing to go by."""
+        ended = len(seen.ended) - self.ended_before
+        open_trials = len(seen.counted) - len(seen.ended)
+        if ended < 1 or open_trials < 1:
+            return ""
+        seconds = (time.monotonic() - self.began_s) / ended * open_trials
+        return f"about {timedelta(seconds=round(seconds))} left"
+
+
+class _Lines:
+    """One log line for each rung and each end, in the order in which they are seen."""
+
+    def __init__(self, seen: Overview) -> None:
+        self.rungs = {row.number: row.rungs for row in seen.trials}
+        self.ended = {row.number for row in seen.trials if row.finished}
+        self.lock = threading.Lock()
+
+    def tell(self, seen: Overview, console: Console, clock: _Clock) -> None:
+        """Print what is new in `seen`."""
+        with self.lock:
+            for row in seen.trials:
+                if row.rungs != self.rungs.get(row.number, ()) and row.val_accuracy is not None:
+                    self.rungs[row.number] = row.rungs
+                    _say(console, f"trial {row.number}: {_rung_line(row, seen)}")
+                if row.finished and row.number not in self.ended:
+                    self.ended.add(row.number)
+                    _say(console, f"trial {row.number}: {row.outcome}. {_count(seen, clock)}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(f"{time.strftime('%H:%M:%S')} {line}", highlight=False, soft_wrap=True)
+
+
+def _rung_line(row: TrialRow, seen: Overview) -> str:
+    epochs = row.rungs[-1] / seen.identity.train_images
+    return (
+        f"{row.val_accuracy:.2%} after {epochs:.3g} epochs "
+        f"(lr {row.lr:.2e}, batch size {row.batch_size})"
+    )
+
+
+def _count(seen: Overview, clock: _Clock) -> str:
+    parts = [f"{len(seen.ended)} of {len(seen.counted)} trials ended", clock.left(seen)]
+    return ", ".join(part for part in parts if part)
+
+
+def _live_view(seen: Overview, clock: _Clock) -> Group:
+    ended, total = len(seen.ended), len(seen.counted)
+    bar = ProgressBar(total=total, completed=ended, width=40)
+    head = Text(f"{seen.study}  {_count(seen, clock)}")
+    return Group(head, bar, trials_table(seen))
+
+
+_COLUMNS = (
+    ("trial", "right"),
+    ("outcome", "left"),
+    ("val. accuracy", "right"),
+    ("lr", "right"),
+    ("batch size", "right"),
+    ("epochs", "right"),
+    ("suggested by", "left"),
+    ("time", "right"),
+)
+
+
+def _cells(row: TrialRow, train_images: int) -> list[str | Text]:
+    took = (
+        str(timedelta(seconds=round((row.finished - row.started).total_seconds())))
+        if row.started and row.finished
+        else ""
+    )
+    return [
+        str(row.number),
+        Text(row.outcome, style=_STYLES.get(row.outcome, "")),
+        f"{row.val_accuracy:.2%}" if row.val_accuracy is not None else "",
+        f"{row.lr:.2e}" if row.lr is not None else "",
+        str(row.batch_size) if row.batch_size is not None else "",
+        f"{row.images_seen / train_images:.2f}" if row.images_seen else "",
+        row.suggested_by or "",
+        took,
+    ]
+
+
+@contextmanager
+def _repeating(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` every REFRESH_S in a thread for as long as the context lasts."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.is_set():
+            # A store that is away for a moment is the worker's concern; the next look will tell.
+            with suppress(SQLAlchemyError, StorageInternalError):
+                action()
+            stop.wait(REFRESH_S)
+
+    thread = threading.Thread(target=repeat, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

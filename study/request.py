@@ -1,0 +1,102 @@
+"""What `run` is asked for: a frozen value that knows its checks and its command line."""
+
+import math
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import get_args
+
+from models.errors import InputError
+from models.registry import variant
+from models.switches import ViTSwitches, non_default
+from objectives.search_space import SearchSpace, article_space
+from study.identity import PrunerName, SamplerName
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study as asked for on the command line."""
+
+    model: str
+    switches: ViTSwitches = field(default_factory=ViTSwitches)
+    dataset: str = "mnist"
+    trials: int = 20  # the study's total
+    epochs: int = 3  # per trial, at most
+    space: SearchSpace = field(default_factory=SearchSpace)
+    sampler: SamplerName = "tpe"
+    pruner: PrunerName = "asha"
+    seed: int = 0
+    train_images: int | None = None  # None: the whole train split
+    device: str = "auto"
+    study: str | None = None  # None: named after data set and model
+    fresh: bool = False
+
+    @property
+    def study_name(self) -> str:
+        """The study's name, or its default: data set and model."""
+        return self.study or f"{PurePath(self.dataset.removeprefix('idx:')).name}-{self.model}"
+
+    def check(self) -> None:
+        """Raise InputError for what is wrong whatever the data."""
+        variant(self.model)
+        _at_least_one("trials", self.trials)
+        _at_least_one("epochs", self.epochs)
+        _one_of("sampler", self.sampler, get_args(SamplerName))
+        _one_of("pruner", self.pruner, get_args(PrunerName))
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed} must not be negative")
+        if not self.study_name.strip() or "/" in self.study_name:
+            raise InputError(f"study name '{self.study_name}' must not be empty or contain '/'")
+
+    def command(self, **changes: object) -> str:
+        """The command line that asks for this, with `changes` to its fields."""
+        asked = replace(self, **changes)  # type: ignore[arg-type]  # field names and types
+        default = Request(model=asked.model)
+        words = ["bnvit-study", "run", "--model", asked.model, "--trials", str(asked.trials)]
+        for name in ("dataset", "epochs", "sampler", "pruner", "seed", "train_images", "study"):
+            value = getattr(asked, name)
+            if value != getattr(default, name):
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        for name in ("lr", "batch_size"):
+            low, high = getattr(asked.space, name)
+            if (low, high) != getattr(default.space, name):
+                words += [f"--{name.replace('_', '-')}", f"{low:g}:{high:g}"]
+        for name, value in non_default(asked.switches).items():
+            words += ["--set", f"{name}={value}"]
+        return shlex.join([*words, "--fresh"] if asked.fresh else words)
+
+
+def parse_space(model: str, name: str, lr: str | None, batch_size: str | None) -> SearchSpace:
+    """The search space from its name and the texts of --lr and --batch-size."""
+    _one_of("space", name, ("default", "article"))
+    if name == "article" and lr is not None:
+        raise InputError("--space article sets the learning rates; leave out --lr")
+    space = article_space(model) if name == "article" else SearchSpace()
+    if lr is not None:
+        space = replace(space, lr=_parse_range("lr", lr))
+    if batch_size is not None:
+        first, last = _parse_range("batch-size", batch_size)
+        if not (first.is_integer() and last.is_integer()):
+            raise InputError(f"--batch-size {batch_size} must be whole numbers")
+        space = replace(space, batch_size=(int(first), int(last)))
+    return space
+
+
+def _parse_range(name: str, text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"--{name} {text} must be LOW:HIGH, two numbers")
+    return low, high
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{name} {value} must be at least 1")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"unknown {name} '{value}'; known: {', '.join(known)}")

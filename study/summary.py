@@ -1,0 +1,77 @@
+"""The words around a run: what it is about to do, what was done, what to do next."""
+
+from dataclasses import replace
+
+import torch
+
+from objectives.objective import Outcome
+from study.environment import device_label
+from study.overview import Overview, TrialRow
+from study.service import Session
+
+_PHRASES = {
+    Outcome.COMPLETE: "trained to the end",
+    Outcome.PRUNED: "stopped early",
+    Outcome.DIVERGED: "diverged",
+    Outcome.OOM: "out of memory",
+    "running": "running",
+    "waiting": "waiting",
+    Outcome.FAILED: "failed and replaced",
+}
+
+
+def summary(seen: Overview) -> list[str]:
+    """What was done, a line each."""
+    outcomes = seen.outcomes
+    counts = [f"{outcomes[key]} {phrase}" for key, phrase in _PHRASES.items() if key in outcomes]
+    total = len(seen.counted)
+    lines = [
+        f"{total} {'trial' if total == 1 else 'trials'}: {', '.join(counts)}",
+        f"{seen.epochs_trained:.1f} epochs' worth of images trained; "
+        f"{seen.model_based} of {total} trials model-based ({seen.identity.sampler})",
+    ]
+    lines.append(_best_line(seen.best, seen) if seen.best else "no trial was trained to its end")
+    return lines
+
+
+def opening(session: Session) -> list[str]:
+    """What is about to happen, or that there is nothing left to do."""
+    seen, job = session.overview(), session.job
+    identity, total = seen.identity, len(seen.counted)
+    lines = [
+        f"study:   {seen.study} ({'new' if session.is_new else 'existing'}, MLflow experiment "
+        f"of the same name)" if job.runs else f"study:   {seen.study} (not tracked)",
+        f"search:  lr {identity.lr[0]:g}–{identity.lr[1]:g} (log), batch size "
+        f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
+        f"trials:  {total} of at most {identity.epochs} epochs on "
+        f"{identity.train_images:,} images, {identity.precision}",
+        f"device:  {device_label(job.device)}, {torch.get_num_threads()} threads",
+    ]
+    if len(seen.ended) == total:
+        return [*lines, f"all {total} trials have ended already; nothing is left to do"]
+    if seen.ended:
+        lines.append(f"{len(seen.ended)} trials have ended already; going on")
+    return lines
+
+
+def next_steps(session: Session, seen: Overview) -> list[str]:
+    """What to do next."""
+    request = replace(session.request, fresh=False)
+    if seen.study != request.study_name:  # --fresh took the next free one
+        request = replace(request, study=seen.study)
+    if len(seen.ended) < len(seen.counted):
+        return [f"go on:    {request.command()}"]
+    more = request.command(trials=2 * len(seen.counted))
+    return [
+        f"trials:   bnvit-study show {seen.study}",
+        "browse:   bnvit-study ui",
+        f"add more: {more}",
+    ]
+
+
+def _best_line(best: TrialRow, seen: Overview) -> str:
+    return (
+        f"best: trial {best.number}, validation accuracy {best.val_accuracy:.2%} "
+        f"at lr {best.lr:.3g}, batch size {best.batch_size} "
+        f"({best.rungs[-1] / seen.identity.train_images:.3g} epochs, float32)"
+    )
