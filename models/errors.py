@@ -5,7 +5,7 @@
 
 
 class BnvitError(Exception):
-    """A known failure. The command line prints its message as one line and exits with `exit_code`."""
+    """A known failure: the command line prints its message and exits with `exit_code`."""
 
     exit_code = 1
 

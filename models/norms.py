@@ -15,7 +15,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
     needed. `momentum` follows torch: running = (1 - momentum)·running + momentum·batch.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name for it
         """Normalise `input` (B, N, C)."""
         return super().forward(input.reshape(-1, self.num_features)).view(input.shape)
 

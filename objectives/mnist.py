@@ -6,7 +6,6 @@ MNIST is by Yann LeCun and Corinna Cortes, CC BY-SA 3.0.
 import contextlib
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import tarfile
@@ -115,7 +114,7 @@ def _only_listed(folder: Path) -> Path:
         if path.name not in MD5:
             path.unlink()
         else:
-            os.chmod(path, 0o644)
+            path.chmod(0o644)
     return folder
 
 

@@ -61,7 +61,7 @@ def report(trial: optuna.Trial, metrics: RungMetrics) -> None:
 
 
 def wants_pruning(trial: optuna.Trial, run: Run) -> bool:
-    """Whether the pruner gives the trial up; it is not asked before the first or at the last rung."""
+    """Whether the pruner gives the trial up; it is not asked at the last rung."""
     return bool(run.curve) and run.curve[-1].rung != run.config.rungs[-1] and trial.should_prune()
 
 

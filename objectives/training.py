@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.registry import variant
+from models.vit import ViT
 from objectives.batch_stats import recalibrated
 from objectives.data import SearchData, as_pixels
 from objectives.errors import StateError
@@ -52,7 +53,7 @@ class Run:
     config: TrainConfig
     data: SearchData
     device: torch.device
-    model: nn.Module
+    model: ViT
     optimizer: torch.optim.Optimizer
     segment: Segment
     step: int = 0

@@ -1,4 +1,4 @@
-"""A trial's training state at its last rung, on local disk, so that an interrupted trial goes on."""
+"""A trial's training state at its last rung, on local disk: an interrupted trial goes on from it."""
 
 import logging
 import os

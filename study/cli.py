@@ -251,7 +251,9 @@ def _settings(storage: str | None = None, mlflow: str | None = None) -> "Setting
     from study.settings import Settings
 
     given = {"storage_url": storage, "mlflow_uri": mlflow}
-    return Settings(**{key: value for key, value in given.items() if value is not None})
+    return Settings.model_validate(
+        Settings().model_dump() | {key: value for key, value in given.items() if value is not None}
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

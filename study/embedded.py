@@ -231,7 +231,9 @@ class EmbeddedPostgres:
     def _control(self, action: str, *arguments: str) -> None:
         if action == "start" and self._answers():
             return
-        self._run("pg_ctl", action, "-D", str(self.data), "-w", "-t", str(START_TIMEOUT_S), *arguments)
+        self._run(
+            "pg_ctl", action, "-D", str(self.data), "-w", "-t", str(START_TIMEOUT_S), *arguments
+        )
 
     def _run(self, program: str, *arguments: str) -> None:
         root = os.geteuid() == 0

@@ -63,7 +63,9 @@ class StudyIdentity:
         lines = []
         for name, mine, theirs in pairs:
             if name == "switches":
-                keys = sorted({key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)})
+                keys = sorted(
+                    {key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)}
+                )
                 lines += [f"{key} is {mine.get(key)}, not {theirs.get(key)}" for key in keys]
             elif mine != theirs:
                 lines.append(f"{name} is {_shown(mine)}, not {_shown(theirs)}")
@@ -76,7 +78,7 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
     if stored is None:
         return None
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
-    return StudyIdentity(**values)
+    return StudyIdentity(**values)  # type: ignore[arg-type]  # written by as_dict
 
 
 def _shown(value: object) -> str:

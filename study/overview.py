@@ -125,7 +125,9 @@ def _row(trial: FrozenTrial, attempt: int, worker: str | None, images_seen: int)
         lr=trial.params.get("lr"),
         batch_size=trial.params.get("batch_size"),
         val_accuracy=reported[max(reported)] if reported else None,
-        images_seen=images_seen if trial.state == TrialState.RUNNING else attrs.get("images_seen", 0),
+        images_seen=images_seen
+        if trial.state == TrialState.RUNNING
+        else attrs.get("images_seen", 0),
         rungs=tuple(sorted(reported)),
         suggested_by=attrs.get("suggested_by"),
         attempt=attempt,

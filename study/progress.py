@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Literal
 
 from optuna.exceptions import StorageInternalError
 from rich.console import Console, Group
@@ -41,9 +42,11 @@ def shown(session: Session, console: Console, quiet: bool) -> Iterator[None]:
         return
     clock = _Clock(session.overview())
     if console.is_terminal:
-        with Live(console=console, refresh_per_second=2, transient=True) as live:
-            with _repeating(lambda: live.update(_live_view(session.overview(), clock))):
-                yield
+        with (
+            Live(console=console, refresh_per_second=2, transient=True) as live,
+            _repeating(lambda: live.update(_live_view(session.overview(), clock))),
+        ):
+            yield
         return
     lines = _Lines(session.overview())
     with _repeating(lambda: lines.tell(session.overview(), console, clock)):
@@ -124,7 +127,7 @@ def _live_view(seen: Overview, clock: _Clock) -> Group:
     return Group(head, bar, trials_table(seen))
 
 
-_COLUMNS = (
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("trial", "right"),
     ("outcome", "left"),
     ("val. accuracy", "right"),

@@ -66,7 +66,9 @@ class Session:
 
 
 @contextmanager
-def open_session(request: Request, settings: Settings, say: Callable[[str], None]) -> Iterator[Session]:
+def open_session(
+    request: Request, settings: Settings, say: Callable[[str], None]
+) -> Iterator[Session]:
     """Check everything, then open the store and create or resume the study.
 
     Nothing is created before all input has been found good. `say` is told what takes time.
@@ -130,7 +132,9 @@ def show_study(store: Store, name: str) -> Overview:
 
 def all_overviews(store: Store) -> list[Overview]:
     """Every study of ours in the store, by name."""
-    studies = (find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage)))
+    studies = (
+        find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage))
+    )
     return [seen for study in studies if (seen := overview(store, study)) is not None]
 
 

@@ -69,7 +69,7 @@ def fill(store: Store, study: optuna.Study, trials: int, starts: list[dict[str, 
         surplus = len(counted) - trials
         waiting = [trial for trial in counted if trial.state == TrialState.WAITING]
         for trial in reversed(waiting[-surplus:] if surplus > 0 else []):
-            _withdraw(store, study, trial._trial_id)
+            _withdraw(store, trial._trial_id)
 
 
 def claim(store: Store, study: optuna.Study, worker: str) -> Claim | None:
@@ -180,7 +180,7 @@ def _expiry() -> Any:
     return func.now() + sqlalchemy.text(f"interval '{LEASE_S} seconds'")
 
 
-def _withdraw(store: Store, study: optuna.Study, trial_id: int) -> None:
+def _withdraw(store: Store, trial_id: int) -> None:
     with store.engine.begin() as connection:
         taken = connection.execute(_take_lease(trial_id, "withdrawn")).scalar()
     if taken is not None:

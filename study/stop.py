@@ -40,7 +40,7 @@ def stop_on_signals() -> Iterator[Stop]:
     """A `Stop` that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
     stop = Stop()
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         if stop.requested:
             raise KeyboardInterrupt
         stop.request(number)

@@ -40,7 +40,9 @@ def opening(session: Session) -> list[str]:
     identity, total = seen.identity, len(seen.counted)
     lines = [
         f"study:   {seen.study} ({'new' if session.is_new else 'existing'}, MLflow experiment "
-        f"of the same name)" if job.runs else f"study:   {seen.study} (not tracked)",
+        f"of the same name)"
+        if job.runs
+        else f"study:   {seen.study} (not tracked)",
         f"search:  lr {identity.lr[0]:g}–{identity.lr[1]:g} (log), batch size "
         f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
         f"trials:  {total} of at most {identity.epochs} epochs on "

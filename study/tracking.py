@@ -1,44 +1,21 @@
-"""One MLflow run per trial, whatever its attempts, below one parent run per study."""
+"""Where trials are recorded: the calls that the service makes, and those calls switched off."""
 
-import json
-import logging
-import os
-import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read by MLflow while it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-
-import requests
-import sqlalchemy
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.errors import InputError
 from objectives.metrics import RungMetrics
-from objectives.objective import Outcome, Result
+from objectives.objective import Result
 from study.errors import TrackingError
 
 PROBE_TIMEOUT_S = 5
 OFF = "none"  # as a tracking URI
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -99,152 +76,6 @@ class NullTracker:
         """Say on the parent run whether all trials have ended."""
 
 
-class MlflowTracker(NullTracker):
-    """Records in an MLflow tracking server or database."""
-
-    def __init__(self, uri: str) -> None:
-        """`uri` may carry a password: it is passed on, never printed."""
-        with _errors_told():
-            self.client = MlflowClient(tracking_uri=uri)
-
-    def open_study(
-        self, study: str, uuid: str, params: Mapping[str, Any], artifacts: Path
-    ) -> StudyRuns:
-        """Find or make the study's experiment and parent run; call it under the study's lock."""
-        with _errors_told():
-            experiment_id = self._experiment(study, uuid, artifacts / uuid)
-            found = self._find(experiment_id, "study_uuid", uuid)
-            parent = found or self.client.create_run(
-                experiment_id, run_name=study, tags={"study": study, "study_uuid": uuid}
-            )
-            if found is None:
-                self._log_params(parent, params)
-            self.client.update_run(parent.info.run_id, status="RUNNING")
-        return StudyRuns(experiment_id, parent.info.run_id)
-
-    def open_trial(
-        self, runs: StudyRuns | None, label: TrialLabel, params: Mapping[str, Any]
-    ) -> str:
-        """Find or make the trial's run, mark it running, return its id."""
-        assert runs is not None  # open_study of this tracker returned it
-        with _errors_told():
-            run = self._find(runs.experiment_id, "trial_key", label.key)
-            if run is None:
-                tags = {
-                    "mlflow.parentRunId": runs.parent_run_id,
-                    "trial_key": label.key,
-                    "study": label.study,
-                    "trial_number": str(label.number),
-                    "outcome": "running",
-                    "optuna_state": "RUNNING",
-                }
-                name = f"{label.study} #{label.number}"
-                run = self.client.create_run(runs.experiment_id, tags=tags, run_name=name)
-            run_id = str(run.info.run_id)
-            self.client.update_run(run_id, status="RUNNING")
-            if CONFIG_FILE not in {file.path for file in self.client.list_artifacts(run_id)}:
-                self._log_params(run, params)
-                self.client.log_dict(run_id, dict(params), CONFIG_FILE)
-        return run_id
-
-    def log_rung(self, run_id: str | None, metrics: RungMetrics) -> None:
-        """Record one rung under its number, unless it is there. All its metrics or none."""
-        assert run_id is not None
-        with _errors_told():
-            history = self.client.get_metric_history(run_id, "epoch")
-            if metrics.rung in {metric.step for metric in history}:
-                return
-            now_ms = int(time.time() * 1000)
-            values = {key: value for key, value in asdict(metrics).items() if key != "rung"}
-            self.client.log_batch(
-                run_id,
-                metrics=[Metric(key, value, now_ms, metrics.rung) for key, value in values.items()],
-            )
-
-    def log_weights(self, run_id: str | None, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of the study's best trial."""
-        assert run_id is not None
-        with tempfile.TemporaryDirectory() as folder, _errors_told():
-            path = Path(folder) / WEIGHTS_FILE
-            self.client.set_tag(run_id, "has_weights", "true")
-            save_file(dict(weights), path)
-            self.client.log_artifact(run_id, str(path))
-
-    def drop_weights(self, runs: StudyRuns | None, keep: str | None) -> None:
-        """Delete the weights of all trials but run `keep`."""
-        assert runs is not None
-        with _errors_told():
-            for run in self._search(runs.experiment_id, "tags.has_weights = 'true'"):
-                if run.info.run_id != keep:
-                    repository = get_artifact_repository(run.info.artifact_uri)
-                    repository.delete_artifacts(WEIGHTS_FILE)
-                    self.client.delete_tag(run.info.run_id, "has_weights")
-
-    def put_back(self, run_id: str | None) -> None:
-        """The trial waits again."""
-        assert run_id is not None
-        with _errors_told():
-            self._set_tags(run_id, {"outcome": "waiting", "optuna_state": "WAITING"})
-            self.client.update_run(run_id, status="SCHEDULED")
-
-    def close_trial(self, run_id: str | None, result: Result, state: str) -> None:
-        """Record the outcome and end the run."""
-        if run_id is None:
-            return  # it ended before it had a run
-        tags = {"outcome": result.outcome.value, "optuna_state": state}
-        if result.diverged is not None:
-            tags["diverged"] = json.dumps(asdict(result.diverged))
-        if result.reason:
-            tags["reason"] = result.reason
-        failed = result.outcome is Outcome.FAILED
-        with _errors_told():
-            self._set_tags(run_id, tags)
-            if result.traceback:
-                self.client.log_text(run_id, result.traceback, "traceback.txt")
-            self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
-
-    def close_study(self, runs: StudyRuns | None, finished: bool) -> None:
-        """Say on the parent run whether all trials have ended."""
-        assert runs is not None
-        with _errors_told():
-            if finished:
-                self.client.set_terminated(runs.parent_run_id)
-            else:
-                self.client.update_run(runs.parent_run_id, status="SCHEDULED")
-
-    def _experiment(self, study: str, uuid: str, artifacts: Path) -> str:
-        """The study's experiment; another study of that name in this MLflow keeps its own."""
-        for name in (study, f"{study}-{uuid[:8]}"):
-            experiment: Experiment | None = self.client.get_experiment_by_name(name)
-            if experiment is None:
-                location = artifacts.absolute().as_uri()
-                return str(self.client.create_experiment(name, location, {"study_uuid": uuid}))
-            if experiment.tags.get("study_uuid") == uuid and experiment.lifecycle_stage == "active":
-                return str(experiment.experiment_id)
-        raise TrackingError(
-            f"the MLflow experiment of study '{study}' was deleted; restore it with "
-            f"'mlflow experiments restore -x {experiment.experiment_id}', or use another --study"
-        )
-
-    def _find(self, experiment_id: str, tag: str, value: str) -> Run | None:
-        found = self._search(experiment_id, f"tags.{tag} = '{value}'")
-        return found[0] if found else None
-
-    def _search(self, experiment_id: str, query: str) -> list[Run]:
-        return list(
-            self.client.search_runs([experiment_id], query, run_view_type=ViewType.ACTIVE_ONLY)
-        )
-
-    def _log_params(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Log what is not there yet: a parameter once logged cannot change."""
-        flat = [(key, str(value)) for key, value in _flatten(params)]
-        missing = [Param(key, value) for key, value in flat if key not in run.data.params]
-        self.client.log_batch(run.info.run_id, params=missing)
-
-    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
 def open_tracker(uri: str) -> NullTracker:
     """The tracker at `uri`, probed first; raises TrackingError within 5 s if it is not there."""
     if uri == OFF:
@@ -256,6 +87,8 @@ def open_tracker(uri: str) -> NullTracker:
             "the MLflow URI must start with http://, https://, postgresql:// or sqlite://, "
             f"or be '{OFF}'"
         )
+    from study.mlflow_tracker import MlflowTracker  # takes two seconds
+
     return MlflowTracker(uri)
 
 
@@ -268,20 +101,3 @@ def _probe(uri: str) -> None:
             f"MLflow at {uri} does not answer ({error}); start it, or set --mlflow or "
             f"MLFLOW_TRACKING_URI ('{OFF}' switches tracking off)"
         ) from error
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())
-        raise TrackingError(f"MLflow refused: {reason[:300]}") from error
-
-
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

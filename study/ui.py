@@ -62,7 +62,9 @@ def serve(
 class _Server:
     """A web server in a process group of its own, so that all its children stop with it."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], url: str, log: Path
+    ) -> None:
         self.log = log
         self.command = command
         self.environment = environment

@@ -29,8 +29,8 @@ from study.errors import StorageError, WorkerError
 from study.identity import UUID_KEY, StudyIdentity
 from study.samplers import sampler
 from study.slots import Beat, Claim
-from study.storage import Store
 from study.stop import Stop
+from study.storage import Store
 from study.tracking import NullTracker, StudyRuns, TrialLabel
 
 POLL_S = 1.0  # between looks at a store without an open slot
@@ -132,7 +132,7 @@ class _Attempt:
                 slots.release(self.job.store, self.claim)
                 raise StorageError(
                     f"trial {self.number} cannot be kept in {self.checkpoints.folder} "
-                    f"({error.strerror or error}); free space there, then run the same command again"
+                    f"({error.strerror or error}); free space there and run the command again"
                 ) from error
             except (BnvitError, KeyboardInterrupt):
                 slots.release(self.job.store, self.claim)
@@ -233,7 +233,8 @@ class _Attempt:
 
     def _finish_complete(self, result: Result) -> None:
         """Keep the weights if this is the best trial so far; one worker decides at a time."""
-        assert result.value is not None and self.run_state is not None
+        assert result.value is not None
+        assert self.run_state is not None
         with self.job.store.locked(_best_lock(self.job.study)):
             best = best_value(self.job.study)
             is_best = best is None or result.value > best
