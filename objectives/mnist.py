@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from objectives.errors import DataError
 from objectives.torchvision_import import datasets
 
@@ -47,6 +45,8 @@ def fetch(folder: Path) -> Path:
     """
     if _verified(folder):
         return folder
+    from filelock import FileLock  # here: GPU machines read local files and often lack it
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{folder.name}.lock"):

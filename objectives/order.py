@@ -27,7 +27,10 @@ def batches(
 
 def _permutation(images: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(_mix(seed, epoch))
-    return torch.randperm(images, generator=generator).to(device)
+    order = torch.randperm(images, generator=generator)
+    if device.type == "cuda":  # from pageable memory the host would wait for the copy
+        return order.pin_memory().to(device, non_blocking=True)
+    return order.to(device)
 
 
 def _mix(seed: int, epoch: int) -> int:

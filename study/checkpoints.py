@@ -1,4 +1,4 @@
-"""A trial's training state at its last rung, on local disk: an interrupted trial goes on from it."""
+"""A trial's training state at its last rung, on local disk, for an interrupted trial to go on."""
 
 import logging
 import os

@@ -89,8 +89,9 @@ class EmbeddedPostgres:
     ) -> None:
         with self._startup_lock():
             self._release()
-            if self._is_unused() and self.data.exists():
-                self._control("stop", "-m", "fast")
+            if self._is_unused():
+                if self._answers():
+                    self._control("stop", "-m", "fast")
                 self._host_file.unlink(missing_ok=True)
 
     @property

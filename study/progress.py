@@ -5,7 +5,7 @@ Everything comes from the store, so workers on other machines show up by themsel
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Literal
@@ -23,6 +23,8 @@ from study.overview import Overview, TrialRow
 from study.service import Session
 
 REFRESH_S = 1.0
+ENDED_FOR_ESTIMATE = 3  # trials; the first ones are not typical: nothing to be pruned against
+LIVE_MARGIN = 5  # lines of a terminal that the live table leaves to others
 _STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",
@@ -44,7 +46,7 @@ def shown(session: Session, console: Console, quiet: bool) -> Iterator[None]:
     if console.is_terminal:
         with (
             Live(console=console, refresh_per_second=2, transient=True) as live,
-            _repeating(lambda: live.update(_live_view(session.overview(), clock))),
+            _repeating(lambda: live.update(_live_view(session.overview(), clock, console.height))),
         ):
             yield
         return
@@ -54,13 +56,13 @@ def shown(session: Session, console: Console, quiet: bool) -> Iterator[None]:
     lines.tell(session.overview(), console, clock)
 
 
-def trials_table(seen: Overview) -> Table:
-    """All trials of a study."""
+def trials_table(seen: Overview, rows: Sequence[TrialRow] | None = None) -> Table:
+    """The trials of a study, or only `rows` of them."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for heading, justify in _COLUMNS:
         table.add_column(heading, justify=justify, no_wrap=True)
     best = seen.best
-    for row in seen.trials:
+    for row in seen.trials if rows is None else rows:
         style = "bold green" if best is not None and row.number == best.number else ""
         table.add_row(*_cells(row, seen.identity.train_images), style=style)
     return table
@@ -77,7 +79,7 @@ class _Clock:
         """Time left in words; empty while there is nothing to go by."""
         ended = len(seen.ended) - self.ended_before
         open_trials = len(seen.counted) - len(seen.ended)
-        if ended < 1 or open_trials < 1:
+        if ended < ENDED_FOR_ESTIMATE or open_trials < 1:
             return ""
         seconds = (time.monotonic() - self.began_s) / ended * open_trials
         return f"about {timedelta(seconds=round(seconds))} left"
@@ -120,11 +122,13 @@ def _count(seen: Overview, clock: _Clock) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _live_view(seen: Overview, clock: _Clock) -> Group:
+def _live_view(seen: Overview, clock: _Clock, height: int) -> Group:
+    """As many of the latest trials as fit; those that wait are only counted."""
+    begun = [row for row in seen.trials if row.outcome != "waiting"]
     ended, total = len(seen.ended), len(seen.counted)
     bar = ProgressBar(total=total, completed=ended, width=40)
     head = Text(f"{seen.study}  {_count(seen, clock)}")
-    return Group(head, bar, trials_table(seen))
+    return Group(head, bar, trials_table(seen, begun[-max(height - LIVE_MARGIN, 1) :]))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

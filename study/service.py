@@ -57,12 +57,12 @@ class Session:
 
     def work(self, stop: Stop) -> None:
         """Train in this process until the study has ended or `stop` is set."""
-        try:
-            work(self.job, stop, self.refill)
-        finally:
-            seen = self.overview()
-            is_done = len(seen.ended) == len(seen.counted)
-            self.job.tracker.close_study(self.job.runs, finished=is_done)
+        work(self.job, stop, self.refill)
+        seen = self.overview()
+        is_done = len(seen.ended) == len(seen.counted)
+        if is_done and seen.best is not None:  # a crash may have left weights of others
+            self.job.tracker.drop_weights(self.job.runs, keep=seen.best.mlflow_run_id)
+        self.job.tracker.close_study(self.job.runs, finished=is_done)
 
 
 @contextmanager

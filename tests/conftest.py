@@ -1,0 +1,42 @@
+"""Real parts for all tests: a data folder, an embedded Postgres, a small piece of MNIST."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.switches import ViTSwitches
+from objectives.data import SearchData, dataset, load_search_data
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SUBSET = f"idx:{FIXTURES / 'mnist-subset'}"
+TINY = ViTSwitches(dim=16, depth=2, heads=2, dim_head=8, mlp_dim=32)
+"""A model of the article's family that trains in milliseconds."""
+
+CPU = torch.device("cpu")
+
+torch.set_num_threads(1)  # tiny models: threads would only wait for each other
+
+
+def new_data_dir() -> Path:
+    """A data folder that the server's account may enter also where the tests run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="bnvit-test-"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """An empty data folder of the test's own."""
+    folder = new_data_dir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def subset() -> SearchData:
+    """917 training and 83 validation images of MNIST."""
+    return load_search_data(dataset(SUBSET, Path()))

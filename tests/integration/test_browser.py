@@ -1,0 +1,99 @@
+"""The pages that people open, in a real browser."""
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import new_data_dir
+from tests.integration.processes import STUDY, TINY_RUN, finish, start, until, wait_for_line
+
+CHROMIUM = shutil.which("chromium")
+TIMEOUT_MS = 60_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[tuple[str, str]]:
+    """Optuna Dashboard and MLflow over a study of 20 trials, served by `bnvit-study ui`."""
+    data_dir = new_data_dir()
+    code, _, err = finish(start(f"{TINY_RUN} --trials 20 --epochs 1", data_dir), timeout_s=240)
+    assert code == 0, err
+    ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
+    process = start(f"ui {ports}", data_dir)
+    lines = wait_for_line(process, "Ctrl-C")
+    children = psutil.Process(process.pid).children(recursive=True)
+    yield lines[0].split()[-1], lines[1].split()[-1]
+    process.send_signal(signal.SIGINT)
+    assert finish(process, timeout_s=60)[0] == 130
+    until(lambda: not any(_is_alive(child) for child in children))
+    shutil.rmtree(data_dir)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    page.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    yield page
+    page.close()
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Kept where BNVIT_SCREENSHOTS says, to be looked at."""
+    folder = os.environ.get("BNVIT_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_optuna_dashboard_shows_the_study_and_its_20_trials(
+    page: Page, addresses: tuple[str, str]
+) -> None:
+    page.goto(addresses[0])
+    page.get_by_text(STUDY).first.click()
+    expect(page.get_by_text("History").first).to_be_visible()
+    screenshot(page, "dashboard-history")
+    page.goto(f"{page.url.rstrip('/')}/trialTable")
+    expect(page.get_by_text("1–20 of 20").or_(page.get_by_text("of 20")).first).to_be_visible()
+    screenshot(page, "dashboard-trials")
+
+
+def test_mlflow_shows_the_runs_and_their_metrics(page: Page, addresses: tuple[str, str]) -> None:
+    page.goto(addresses[1])
+    page.get_by_text(STUDY).first.click()
+    expect(page.get_by_text(f"{STUDY} #19").first).to_be_visible()
+    screenshot(page, "mlflow-runs")
+    page.get_by_text(f"{STUDY} #0", exact=True).first.click()
+    expect(page.get_by_text("val_accuracy").first).to_be_visible()
+    screenshot(page, "mlflow-run")

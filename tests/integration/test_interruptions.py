@@ -1,0 +1,110 @@
+"""A study that is killed or stopped in its middle and run again: nothing lost, nothing twice."""
+
+import signal
+from pathlib import Path
+
+import mlflow
+import psutil
+from mlflow.entities import Run
+
+from study.embedded import EmbeddedPostgres
+from tests.integration.processes import STUDY, TINY_RUN, finish, show, start, wait_for_line
+
+
+def trial_runs(data_dir: Path) -> list[tuple[Run, dict[str, list[int]]]]:
+    """MLflow's runs of the study's trials, with the steps of each metric."""
+    with EmbeddedPostgres(data_dir / "postgres") as server:
+        client = mlflow.MlflowClient(tracking_uri=server.url("mlflow"))
+        experiment = client.get_experiment_by_name(STUDY)
+        assert experiment is not None
+        runs = [
+            run
+            for run in client.search_runs([experiment.experiment_id])
+            if "trial_key" in run.data.tags
+        ]
+        told = []
+        for run in runs:
+            histories = {
+                name: [point.step for point in client.get_metric_history(run.info.run_id, name)]
+                for name in run.data.metrics
+            }
+            told.append((run, histories))
+        client._tracking_client.store.engine.dispose()
+    return told
+
+
+def assert_exactly(trials: int, data_dir: Path) -> None:
+    """As many trials and as many runs, every rung once on both sides."""
+    seen = show(data_dir)
+    assert len(seen["trials"]) == trials
+    assert set(seen["outcomes"]) <= {"complete", "pruned", "diverged"}
+    runs = trial_runs(data_dir)
+    assert len(runs) == trials
+    assert len({run.data.tags["trial_key"] for run, _ in runs}) == trials
+    for run, histories in runs:
+        row = seen["trials"][int(run.data.tags["trial_number"])]
+        assert run.data.tags["outcome"] == row["outcome"]
+        assert run.info.status == "FINISHED"
+        for steps in histories.values():
+            assert sorted(steps) == row["rungs"]
+
+
+def test_sigkill_in_mid_study_then_the_same_command_again(data_dir: Path) -> None:
+    command = f"{TINY_RUN} --trials 20 --epochs 2"
+    for line in ("trial 1:", "trial 6:"):
+        process = start(command, data_dir)
+        wait_for_line(process, line)
+        process.kill()
+        process.communicate()
+    code, out, err = finish(start(command, data_dir), timeout_s=240)
+    assert code == 0, err
+    assert "20 trials: " in out
+    assert_exactly(20, data_dir)
+    again = finish(start(command, data_dir))
+    assert again[0] == 0
+    assert "all 20 trials have ended already" in again[1]
+
+
+def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(data_dir: Path) -> None:
+    command = f"{TINY_RUN} --trials 2 --epochs 60"
+    process = start(command, data_dir)
+    wait_for_line(process, "trial 0: ")
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process, timeout_s=30)
+    assert code == 130, err
+    assert "waiting" in out
+    assert "go on: " in out
+    seen = show(data_dir)
+    assert seen["trials"][0]["outcome"] == "waiting"
+    assert seen["trials"][0]["rungs"]
+    code, out, err = finish(start(command, data_dir), timeout_s=240)
+    assert code == 0, err
+    assert "goes on from" in err
+    assert_exactly(2, data_dir)
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(data_dir: Path) -> None:
+    process = start(f"{TINY_RUN} --trials 2 --epochs 500", data_dir)
+    wait_for_line(process, "trial 0: ")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process, timeout_s=30)
+    assert code == 130
+    assert "Traceback" not in err
+    alive = [
+        found
+        for found in psutil.process_iter(["cmdline", "status"])
+        if str(data_dir) in " ".join(found.info["cmdline"] or [])
+        and found.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+    assert alive == []
+
+
+def test_four_runs_started_at_once_on_an_empty_folder_share_the_study(data_dir: Path) -> None:
+    command = f"{TINY_RUN} --trials 8 --epochs 1"
+    processes = [start(command, data_dir) for _ in range(4)]
+    for process in processes:
+        code, out, err = finish(process, timeout_s=240)
+        assert code == 0, err
+        assert "8 trials: " in out
+    assert_exactly(8, data_dir)

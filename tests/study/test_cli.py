@@ -1,0 +1,195 @@
+"""What a person types, and what comes back."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from models.errors import BnvitError
+from study import cli
+from tests.conftest import SUBSET
+
+SMALL = "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32 --epochs 1"
+
+
+@pytest.fixture
+def bnvit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> "Command":
+    monkeypatch.setenv("BNVIT_DATA_DIR", str(data_dir))
+    monkeypatch.delenv("BNVIT_STORAGE_URL", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Command(monkeypatch, capsys)
+
+
+class Command:
+    """Calls the entry point in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+
+    def __call__(self, line: str) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error of `bnvit-study LINE`."""
+        self.monkeypatch.setattr("sys.argv", ["bnvit-study", *shlex.split(line)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = self.capsys.readouterr()
+        code = ended.value.code
+        return int(code or 0), captured.out, captured.err
+
+
+def commands() -> list[tuple[str, Any]]:
+    group = typer.main.get_command(cli.app)
+    found = []
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            found.append((name, command))
+        else:
+            found += [(f"{name} {sub}", subcommand) for sub, subcommand in inner.items()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: str(value))
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(
+    name: str, command: Any
+) -> None:
+    assert command.help
+    assert f"Example: bnvit-study {name}" in str(command.epilog)
+    assert f"bnvit-study {name}" in (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_without_a_command_the_help_is_shown(bnvit: Command) -> None:
+    code, out, _ = bnvit("")
+    assert code == 0
+    assert "Search a model's learning rate and batch size" in out
+
+
+def test_models_lists_what_is_executed(bnvit: Command) -> None:
+    code, out, _ = bnvit("models")
+    assert code == 0
+    for expected in ("893,164", "893,932", "16.87 M", "6 of 6 blocks", "vitbnffn"):
+        assert expected in out
+    rows = json.loads(bnvit("models --json")[1])
+    assert [row["blocks_executed"] for row in rows] == [6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run --model vitbm", "unknown model 'vitbm'; did you mean 'vitbn'?"),
+        ("run --model vit --set pol=mean", "unknown switch 'pol'; did you mean 'pool'?"),
+        ("run --model vit --set pool=max", "pool=max is not one of cls, mean"),
+        ("run --model vit --set pool", "--set pool must be NAME=VALUE"),
+        ("run --model vit --trials 0", "trials 0 must be at least 1"),
+        ("run --model vit --trials many", "Invalid value for '--trials'"),
+        ("run --model vit --epochs 0", "epochs 0 must be at least 1"),
+        ("run --model vit --lr 1e-2:1e-5 {data}", "lr range 0.01:1e-05 must be positive"),
+        ("run --model vit --lr=-1:1 {data}", "lr range -1:1 must be positive"),
+        ("run --model vit --batch-size 9:3 {data}", "is reversed; write 3:9"),
+        ("run --model vitbn --batch-size 1:3 {data}", "BatchNorm needs two images"),
+        ("run --model vit --batch-size 0:3 {data}", "must start at 1"),
+        ("run --model vit --batch-size 3:9999 {data}", "exceeds the 917 training images"),
+        ("run --model vit --set patch_size=5 {data}", "patch_size=5 does not divide"),
+        ("run --model vit --dataset nmist", "unknown data set 'nmist'; did you mean 'mnist'?"),
+        ("run --model vit --device tpu {data}", "unknown device 'tpu'"),
+        ("run --model vit --device cuda:99 {data}", "CUDA"),
+        ("run --model vit --storage sqlite:///x {data}", "scheme 'sqlite' is not supported"),
+        ("run --model vit --mlflow ftp://x {data}", "the MLflow URI must start with"),
+        ("run --no-such-option", "No such option: --no-such-option"),
+        ("run", "Missing option '--model'"),
+        ("shwo", "No such command 'shwo'"),
+        ("show nothing", "no study 'nothing'"),
+        ("data fetch mnits", "unknown data set 'mnits'"),
+    ],
+)
+def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
+    bnvit: Command, line: str, message: str
+) -> None:
+    line = line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}")
+    code, out, err = bnvit(line)
+    assert (code, out if "run" not in line else "") == (2, "")
+    assert message in err
+    assert err.startswith("bnvit-study: ")
+    assert err.count("\n") == 1
+    if not line.startswith("show"):
+        assert bnvit("studies --json")[1] == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("studies --storage postgresql://a:secret@127.0.0.1:9/b", "cannot be reached"),
+        ("run --model vit --mlflow http://127.0.0.1:9 {data}", "does not answer"),
+        ("run --model vit --dataset idx:/nowhere", "no train-images-idx3-ubyte"),
+    ],
+)
+def test_a_missing_part_is_one_line_with_exit_code_1(
+    bnvit: Command, line: str, message: str
+) -> None:
+    code, _, err = bnvit(line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}"))
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert "secret" not in err
+
+
+def test_an_unwritable_data_folder_is_one_line(
+    bnvit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BNVIT_DATA_DIR", str(tmp_path / "file"))
+    for line in ("studies", "data fetch mnist"):
+        code, _, err = bnvit(line)
+        assert code == 1
+        assert "BNVIT_DATA_DIR" in err
+        assert err.count("\n") == 1
+
+
+def test_debug_shows_the_trace_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bnvit-study", "run", "--model", "vitbm", "--debug"])
+    with pytest.raises(BnvitError, match="unknown model"):
+        cli.main()
+
+
+def test_a_study_from_the_command_line(bnvit: Command) -> None:
+    command = f"run --model vitbn --trials 3 --dataset {shlex.quote(SUBSET)} {SMALL}"
+    code, out, err = bnvit(command)
+    assert (code, err) == (0, "")
+    assert "3 trials: " in out
+    assert "epochs' worth of images trained" in out
+    assert "best: trial" in out
+    assert "bnvit-study ui" in out
+    assert "3 of 3 trials ended" in out
+    code, out, _ = bnvit(command)
+    assert code == 0
+    assert "all 3 trials have ended already" in out
+    assert "--trials 6" in out
+    assert bnvit(f"{command} --seed 1")[0] == 2
+    told = json.loads(bnvit(f"{command} --json")[1])
+    assert len(told["trials"]) == 3
+    assert json.loads(bnvit("show mnist-subset-vitbn --json")[1]) == told
+    shown = bnvit("show mnist-subset-vitbn")[1]
+    assert "val. accuracy" in shown
+    assert "3 of 3" in bnvit("studies")[1]
+
+
+def test_studies_of_an_empty_store_say_what_to_do(bnvit: Command) -> None:
+    assert "no studies yet; start one with" in bnvit("studies")[1]
+
+
+def test_shell_completion_knows_the_commands(
+    bnvit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_BNVIT_STUDY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "bnvit-study s")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    code, out, _ = bnvit("")
+    assert code == 0
+    assert out.split() == ["studies", "show"]

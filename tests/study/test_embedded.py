@@ -1,0 +1,204 @@
+"""The embedded server's life-cycle, with real processes."""
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import psycopg
+import pytest
+
+from study.embedded import EmbeddedPostgres
+from study.errors import StorageError
+from study.system_account import check_reachable
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from study.embedded import EmbeddedPostgres
+with EmbeddedPostgres(Path(sys.argv[1])) as server:
+    print("ready", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def folder(data_dir: Path) -> Path:
+    return data_dir / "postgres"
+
+
+def hold(folder: Path, seconds: float) -> "subprocess.Popen[str]":
+    """A process that uses the server for so long."""
+    command = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def servers(folder: Path) -> list[psutil.Process]:
+    """Live postgres processes that were started on `folder`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        is_zombie = process.info["status"] == psutil.STATUS_ZOMBIE
+        if not is_zombie and str(folder / "data") in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def answers(server: EmbeddedPostgres) -> bool:
+    url = server.url("optuna").replace("+psycopg", "")
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_it_starts_serves_and_stops(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as server:
+        assert answers(server)
+        assert (folder / "running-on-host").read_text() == socket.gethostname()
+    assert not servers(folder)
+    assert not (folder / "running-on-host").exists()
+    with EmbeddedPostgres(folder) as server:
+        assert answers(server)
+
+
+def test_four_processes_at_once_on_an_empty_folder_share_one_server(folder: Path) -> None:
+    holders = [hold(folder, 1) for _ in range(4)]
+    outputs = [holder.communicate(timeout=120)[0] for holder in holders]
+    assert outputs == ["ready\n"] * 4
+    assert [holder.returncode for holder in holders] == [0] * 4
+    assert not servers(folder)
+
+
+def test_the_last_one_out_stops_it(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as server:
+        holder = hold(folder, 0)
+        assert holder.communicate(timeout=60)[0] == "ready\n"
+        assert answers(server)
+    assert not servers(folder)
+
+
+def test_a_killed_user_does_no_harm_and_keeps_nothing_alive_for_ever(folder: Path) -> None:
+    holder = hold(folder, 600)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    holder.kill()
+    holder.communicate()
+    assert servers(folder)  # nobody was left to stop it
+    with EmbeddedPostgres(folder) as server:
+        assert answers(server)
+    assert not servers(folder)
+
+
+def test_a_killed_server_is_started_again_though_its_pid_lives_on_in_another_program(
+    folder: Path,
+) -> None:
+    holder = hold(folder, 600)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    holder.kill()
+    holder.communicate()
+    pid_file = folder / "data" / "postmaster.pid"
+    postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
+    postmaster.send_signal(signal.SIGQUIT)  # an immediate end, as after a crash
+    _until(lambda: not servers(folder))
+    lines = pid_file.read_text().splitlines() if pid_file.exists() else ["", str(folder / "data")]
+    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    with EmbeddedPostgres(folder) as server:
+        assert answers(server)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_local_user_cannot_connect(folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    with EmbeddedPostgres(folder) as server:
+        attempt = subprocess.run(
+            [
+                "/usr/bin/python3",
+                "-c",
+                "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])",
+                str(folder / "socket" / ".s.PGSQL.5432"),
+            ],
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        assert "PermissionError" in attempt.stderr
+        # Were the folder open, Postgres would still ask the kernel who is calling.
+        with pytest.raises(psycopg.OperationalError, match=r"[Pp]eer authentication failed"):
+            psycopg.connect(server.url("optuna").replace("+psycopg", "").replace("bnvit@", "x@"))
+
+
+def test_it_listens_on_no_network_address(folder: Path) -> None:
+    with EmbeddedPostgres(folder):
+        (postmaster, *_) = servers(folder)
+        listening = [
+            connection
+            for process in [postmaster, *postmaster.children()]
+            for connection in process.net_connections("inet")
+        ]
+    assert listening == []
+
+
+def test_another_host_is_refused_while_it_may_run_the_server(folder: Path) -> None:
+    with EmbeddedPostgres(folder):
+        pass
+    (folder / "running-on-host").write_text("elsewhere")
+    with (
+        pytest.raises(StorageError, match="was started on host 'elsewhere'") as refused,
+        EmbeddedPostgres(folder),
+    ):
+        pass
+    assert str(folder / "running-on-host") in str(refused.value)
+
+
+def test_a_network_file_system_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = SimpleNamespace(mountpoint="/", fstype="nfs4")
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [mount])
+    with (
+        pytest.raises(StorageError, match=r"network file system \(nfs4\)"),
+        EmbeddedPostgres(folder),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(data_dir: Path) -> None:
+    (data_dir / "file").touch()
+    with (
+        pytest.raises(StorageError, match="BNVIT_DATA_DIR"),
+        EmbeddedPostgres(data_dir / "file" / "postgres"),
+    ):
+        pass
+
+
+def test_a_long_path_gets_a_socket_elsewhere(data_dir: Path) -> None:
+    deep = data_dir / ("x" * 60) / ("y" * 60) / "postgres"
+    with EmbeddedPostgres(deep) as server:
+        assert answers(server)
+
+
+def test_a_path_with_spaces_works(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir / "Application Support" / "postgres") as server:
+        assert answers(server)
+
+
+def test_a_closed_parent_folder_is_named(data_dir: Path) -> None:
+    closed = data_dir / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(StorageError, match=f"may not enter {closed}"):
+        check_reachable(closed / "postgres", pwd.getpwnam("nobody"))

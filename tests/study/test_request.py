@@ -1,0 +1,58 @@
+"""Parsing what `run` is asked for, and printing it back."""
+
+import shlex
+
+import pytest
+
+from models.errors import InputError
+from models.switches import ViTSwitches
+from objectives.search_space import SearchSpace
+from study.request import Request, parse_space
+
+
+def test_the_space_is_read_from_its_texts() -> None:
+    assert parse_space("vit", "default", None, None) == SearchSpace()
+    assert parse_space("vit", "default", "1e-4:0.1", "8:16") == SearchSpace((1e-4, 0.1), (8, 16))
+    assert parse_space("vit", "article", None, None).lr == (1e-5, 1e-3)
+    assert parse_space("vitbn", "article", None, "8:16") == SearchSpace((1e-5, 1e-2), (8, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "batch_size", "named"),
+    [
+        ("default", "0.1", None, "--lr 0.1 must be LOW:HIGH"),
+        ("default", "a:b", None, "--lr a:b must be LOW:HIGH"),
+        ("default", "nan:1", None, "--lr nan:1 must be LOW:HIGH"),
+        ("default", None, "1:2:3", "--batch-size 1:2:3 must be LOW:HIGH"),
+        ("default", None, "1.5:20", "--batch-size 1.5:20 must be whole numbers"),
+        ("blog", None, None, "unknown space 'blog'; known: default, article"),
+        ("article", "1e-4:1e-2", None, "leave out --lr"),
+    ],
+)
+def test_a_space_that_cannot_be_read_is_refused(
+    name: str, lr: str | None, batch_size: str | None, named: str
+) -> None:
+    with pytest.raises(InputError, match=named):
+        parse_space("vit", name, lr, batch_size)
+
+
+def test_a_request_prints_the_command_that_asks_for_it() -> None:
+    request = Request(
+        model="vitbn",
+        switches=ViTSwitches(pool="mean", dropout=0.1),
+        trials=7,
+        epochs=1,
+        space=SearchSpace(lr=(1e-4, 1e-2)),
+        seed=3,
+        train_images=500,
+    )
+    assert shlex.split(request.command(fresh=True)) == shlex.split(
+        "bnvit-study run --model vitbn --trials 7 --epochs 1 --seed 3 --train-images 500 "
+        "--lr 0.0001:0.01 --set pool=mean --set dropout=0.1 --fresh"
+    )
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b"])
+def test_a_study_name_must_be_usable(name: str) -> None:
+    with pytest.raises(InputError, match="study name"):
+        Request(model="vit", study=name or " ").check()

@@ -1,0 +1,380 @@
+"""A study from its creation to its end, in one process, on real Postgres and MLflow."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+import torch
+from mlflow.entities import Run, ViewType
+from optuna.trial import TrialState
+from safetensors.torch import load_file
+
+from models.errors import InputError
+from models.registry import VARIANTS
+from objectives import training
+from objectives.data import SearchData
+from objectives.evaluation import evaluate
+from objectives.metrics import Diverged, RungMetrics
+from objectives.search_space import SearchSpace
+from study import service
+from study.errors import IdentityError, TrackingError, WorkerError
+from study.overview import Overview, overview
+from study.request import Request
+from study.service import Session
+from study.settings import Settings
+from study.stop import Stop
+from study.storage import Store
+from tests.conftest import SUBSET
+
+Search = Callable[..., Session]
+
+METRICS = {
+    "images_seen",
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_accuracy_running_stats",
+    "val_top5_accuracy",
+    "grad_norm",
+    "train_time_s",
+    "val_time_s",
+    "train_images_per_s",
+}
+
+
+def seen_in(store: Store, request: Request) -> Overview:
+    return service.show_study(store, request.study_name)
+
+
+def mlflow_runs(store: Store, seen: Overview) -> list[Run]:
+    """The runs of a study's trials."""
+    client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
+    experiment = client.get_experiment_by_name(seen.study)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+    return [run for run in runs if "trial_key" in run.data.tags]
+
+
+def test_a_study_ends_with_exactly_its_trials(store: Store, small: Request, search: Search) -> None:
+    search(small, trials=8)
+    seen = seen_in(store, small)
+    assert len(seen.trials) == len(seen.ended) == 8
+    assert set(seen.outcomes) <= {"complete", "pruned"}
+    assert [row.suggested_by for row in seen.trials] == ["start"] * 4 + ["tpe"] * 4
+    assert seen.model_based == 4
+    assert seen.best is not None
+    assert seen.best.rungs == seen.identity.rungs
+
+
+def test_every_trial_has_one_mlflow_run_with_every_rung_once(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small)
+    seen = seen_in(store, small)
+    runs = mlflow_runs(store, seen)
+    client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
+    assert sorted(int(run.data.tags["trial_number"]) for run in runs) == [0, 1, 2, 3]
+    for run in runs:
+        row = seen.trials[int(run.data.tags["trial_number"])]
+        assert run.data.tags["trial_key"] == f"{seen.uuid}/{row.number}"
+        assert run.data.tags["outcome"] == row.outcome
+        assert run.data.tags["optuna_state"] == row.state
+        assert run.info.status == "FINISHED"
+        assert row.mlflow_run_id == run.info.run_id
+        assert set(run.data.metrics) == METRICS
+        for name in METRICS:
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
+            assert sorted(steps) == list(row.rungs)
+        assert float(run.data.params["lr"]) == row.lr
+        assert run.data.params["blocks_executed"] == "2"
+        assert run.data.params["versions.torch"] == torch.__version__
+        config = json.loads(client_text(client, run, "config.json"))
+        assert config["batch_size"] == row.batch_size
+
+
+def client_text(client: mlflow.MlflowClient, run: Run, name: str) -> str:
+    return Path(client.download_artifacts(run.info.run_id, name)).read_text()
+
+
+def test_only_the_best_trial_keeps_its_weights_and_they_score_as_reported(
+    store: Store, small: Request, search: Search, subset: SearchData
+) -> None:
+    search(small, pruner="none", trials=5)
+    seen = seen_in(store, small)
+    client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
+    holders = {
+        run.info.run_id
+        for run in mlflow_runs(store, seen)
+        if "model.safetensors" in {file.path for file in client.list_artifacts(run.info.run_id)}
+    }
+    assert seen.best is not None
+    assert holders == {seen.best.mlflow_run_id}
+    path = client.download_artifacts(str(seen.best.mlflow_run_id), "model.safetensors")
+    model = VARIANTS["vitbn"].build(subset.shape, small.switches)
+    model.load_state_dict(load_file(path))
+    assert evaluate(model, subset.validation, 50).accuracy == seen.best.val_accuracy
+
+
+def test_a_finished_study_is_left_alone_and_grows_on_request(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small, trials=2)
+    before = seen_in(store, small).trials
+    search(small, trials=2)
+    assert seen_in(store, small).trials == before
+    search(small, trials=5)
+    after = seen_in(store, small).trials
+    assert len(after) == 5
+    assert after[:2] == before
+
+
+def test_a_smaller_total_withdraws_slots_that_nobody_has_claimed(
+    store: Store, small: Request, settings: Settings, search: Search
+) -> None:
+    with service.open_session(replace(small, trials=9), settings, lambda _: None):
+        pass  # slots made, none claimed
+    search(small, trials=3)
+    seen = seen_in(store, small)
+    assert [row.number for row in seen.trials] == [0, 1, 2]
+    assert len(seen.ended) == 3
+    search(small, trials=4)
+    assert len(seen_in(store, small).ended) == 4
+
+
+def test_an_interrupted_trial_goes_on_from_its_slot_with_the_same_numbers(
+    store: Store, small: Request, settings: Settings, search: Search
+) -> None:
+    one = replace(small, trials=1, epochs=4)
+    reference = replace(one, study=f"{one.study}-undisturbed")
+    search(reference)
+    stop = Stop()
+    with service.open_session(one, settings, lambda _: None) as session:
+        _stop_at_rung(session, stop, 1)
+        session.work(stop)
+    interrupted = seen_in(store, one).trials[0]
+    assert (interrupted.outcome, interrupted.state) == ("waiting", "WAITING")
+    assert len(interrupted.rungs) == 1
+    assert mlflow_runs(store, seen_in(store, one))[0].info.status == "SCHEDULED"
+    search(one)
+    resumed, undisturbed = seen_in(store, one).trials[0], seen_in(store, reference).trials[0]
+    assert resumed.attempt == 2
+    assert resumed.val_accuracy == undisturbed.val_accuracy
+    assert resumed.rungs == undisturbed.rungs
+    assert _curve(store, one) == _curve(store, reference)
+    assert not list(settings.data_dir.glob(f"checkpoints/{seen_in(store, one).uuid}/*"))
+
+
+def _stop_at_rung(session: Session, stop: Stop, rungs: int) -> None:
+    """Ask for a stop once the tracker has seen so many rungs."""
+    tracker = session.job.tracker
+    log_rung, seen = tracker.log_rung, [0]
+
+    def counted(run_id: str | None, metrics: RungMetrics) -> None:
+        log_rung(run_id, metrics)
+        seen[0] += 1
+        if seen[0] == rungs:
+            stop.request(2)
+
+    tracker.log_rung = counted  # type: ignore[method-assign]
+
+
+def _curve(store: Store, request: Request) -> list[tuple[int, float, float]]:
+    (run,) = mlflow_runs(store, seen_in(store, request))
+    client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
+    losses = client.get_metric_history(run.info.run_id, "train_loss")
+    norms = client.get_metric_history(run.info.run_id, "grad_norm")
+    return [(a.step, a.value, b.value) for a, b in zip(losses, norms, strict=True)]
+
+
+def test_divergence_is_a_result_that_the_sampler_hears_of(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small, space=SearchSpace(lr=(1e12, 1e15)), trials=6)
+    seen = seen_in(store, small)
+    assert seen.outcomes == {"diverged": 6}
+    assert seen.best is None
+    study = optuna.load_study(study_name=seen.study, storage=store.storage)
+    for trial in study.trials:
+        assert trial.state == TrialState.COMPLETE
+        assert trial.value == pytest.approx(0.1)
+        assert trial.constraints == {"finite": 1.0, "memory": -1.0}
+        assert set(trial.user_attrs["diverged"]) == set(Diverged.__dataclass_fields__)
+    for run in mlflow_runs(store, seen):
+        assert json.loads(run.data.tags["diverged"])["step"] >= 1
+
+
+@pytest.mark.parametrize("sampler", ["gp", "random"])
+def test_the_other_samplers_search_too(
+    store: Store, small: Request, search: Search, sampler: str
+) -> None:
+    search(small, sampler=sampler, pruner="none", trials=6)
+    seen = seen_in(store, small)
+    assert len(seen.ended) == 6
+    assert seen.model_based == (2 if sampler == "gp" else 0)
+
+
+def test_the_median_pruner_prunes_nothing_before_it_has_seen_enough(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small, pruner="median", trials=5)
+    assert len(seen_in(store, small).ended) == 5
+
+
+def test_a_bug_fails_the_trial_and_repeated_bugs_stop_the_worker(
+    store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "start", broken)
+        with pytest.raises(WorkerError, match="3 trials failed"):
+            search(small)
+    seen = seen_in(store, small)
+    assert seen.outcomes["failed"] == 3
+    assert seen.trials[0].reason == "ZeroDivisionError: planted"
+    search(small)
+    seen = seen_in(store, small)
+    assert len(seen.ended) == 4
+    assert seen.outcomes["failed"] == 3
+
+
+def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
+    store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = training.start
+
+    def greedy(*arguments: object) -> training.Run:
+        if arguments[0].batch_size > 60:  # type: ignore[attr-defined]
+            torch.empty(1 << 60)  # more than any machine has
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "start", greedy)
+    search(small)
+    outcomes = {row.number: row.outcome for row in seen_in(store, small).trials}
+    study = optuna.load_study(study_name=small.study_name, storage=store.storage)
+    assert "oom" in outcomes.values()
+    for trial in study.trials:
+        is_large = trial.params["batch_size"] > 60
+        assert (outcomes[trial.number] == "oom") == is_large
+        assert trial.constraints["memory"] == (1.0 if is_large else -1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": 2}, "epochs is 1, not 2"),
+        ({"seed": 7}, "seed is 0, not 7"),
+        ({"sampler": "random"}, "sampler is tpe, not random"),
+        ({"train_images": 500}, "train_images is 917, not 500"),
+        ({"space": SearchSpace(lr=(1e-4, 1e-2))}, "lr is 1e-05:0.01, not 0.0001:0.01"),
+    ],
+)
+def test_a_study_refuses_to_become_another(
+    small: Request, search: Search, changes: dict[str, object], named: str
+) -> None:
+    search(small, trials=1)
+    with pytest.raises(IdentityError, match=named) as refused:
+        search(small, trials=1, **changes)
+    assert "--fresh" in str(refused.value)
+
+
+def test_fresh_takes_the_next_free_name(store: Store, small: Request, search: Search) -> None:
+    search(small, trials=1)
+    session = search(small, trials=1, epochs=2, fresh=True)
+    assert session.job.study.study_name == f"{small.study}-2"
+    assert overview(store, session.job.study) is not None
+
+
+def test_free_fields_may_change(store: Store, small: Request, search: Search) -> None:
+    search(small, trials=1)
+    search(small, trials=2, device="auto")
+    assert len(seen_in(store, small).ended) == 2
+
+
+def test_tracking_can_be_off(store: Store, small: Request, settings: Settings) -> None:
+    silent = settings.model_copy(update={"mlflow_uri": "none"})
+    with service.open_session(small, silent, lambda _: None) as session:
+        session.work(Stop())
+    assert len(seen_in(store, small).ended) == 4
+
+
+def test_an_absent_mlflow_server_is_one_clear_error_and_nothing_is_created(
+    store: Store, small: Request, settings: Settings
+) -> None:
+    absent = settings.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
+    with (
+        pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 does not answer"),
+        service.open_session(small, absent, lambda _: None),
+    ):
+        pass
+    assert small.study_name not in optuna.get_all_study_names(store.storage)
+
+
+def test_a_deleted_experiment_is_told_apart_from_a_missing_one(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small, trials=1)
+    client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
+    experiment = client.get_experiment_by_name(small.study_name)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(TrackingError, match="mlflow experiments restore"):
+        search(small, trials=2)
+
+
+def test_two_studies_of_one_name_in_one_mlflow_keep_apart(
+    store: Store, small: Request, search: Search
+) -> None:
+    client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
+    client.create_experiment(small.study_name)
+    session = search(small, trials=1)
+    assert session.job.runs is not None
+    experiment = client.get_experiment(session.job.runs.experiment_id)
+    assert experiment.name == f"{small.study_name}-{session.job.uuid[:8]}"
+
+
+def test_a_study_of_somebody_else_is_refused(store: Store, small: Request, search: Search) -> None:
+    optuna.create_study(study_name=small.study_name, storage=store.storage)
+    with pytest.raises(IdentityError, match="was not made by bnvit-study"):
+        search(small)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": "vitbm"}, "did you mean 'vitbn'"),
+        ({"trials": 0}, "trials 0 must be at least 1"),
+        ({"epochs": 0}, "epochs 0 must be at least 1"),
+        ({"space": SearchSpace(batch_size=(20, 918))}, "exceeds the 917 training images"),
+        ({"space": SearchSpace(batch_size=(1, 20))}, "must start at 2"),
+        ({"space": SearchSpace(lr=(1e-2, 1e-5))}, "the lower end first"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"dataset": "mnits"}, "did you mean 'mnist'"),
+        ({"sampler": "tpa"}, "unknown sampler"),
+        ({"train_images": 1000}, "train images 1000 must lie between 1 and 917"),
+    ],
+)
+def test_bad_input_creates_nothing(
+    store: Store, small: Request, search: Search, changes: dict[str, object], named: str
+) -> None:
+    with pytest.raises(InputError, match=named):
+        search(small, **changes)
+    assert small.study_name not in optuna.get_all_study_names(store.storage)
+
+
+def test_the_default_name_is_data_set_and_model() -> None:
+    assert Request(model="vit").study_name == "mnist-vit"
+    assert Request(model="vitbn", dataset=SUBSET).study_name == "mnist-subset-vitbn"
+
+
+def test_an_overview_is_plain_json(store: Store, small: Request, search: Search) -> None:
+    search(small, trials=1)
+    told = json.loads(json.dumps(seen_in(store, small).as_dict(), default=str))
+    assert told["trials"][0]["outcome"] == "complete"
+    assert told["identity"]["switches"] == asdict(small.switches)

@@ -1,0 +1,27 @@
+"""Settings from the environment."""
+
+from pathlib import Path
+
+import pytest
+
+from study.cli import _settings
+from study.settings import Settings
+
+
+def test_the_environment_is_read_and_the_command_line_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BNVIT_DATA_DIR", "/somewhere")
+    monkeypatch.setenv("BNVIT_STORAGE_URL", "postgresql://a@b/c")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://from-environment")
+    settings = Settings()
+    assert settings.data_dir == Path("/somewhere")
+    assert settings.storage_url == "postgresql://a@b/c"
+    assert settings.mlflow_uri == "http://from-environment"
+    given = _settings("postgresql://d@e/f", "http://given")
+    assert (given.data_dir, given.storage_url, given.mlflow_uri) == (
+        Path("/somewhere"),
+        "postgresql://d@e/f",
+        "http://given",
+    )
+    assert _settings(None, None) == settings
