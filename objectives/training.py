@@ -95,7 +95,9 @@ class Run:
             torch.cuda.set_rng_state(state["rng_device"], self.device)
         self.step = state["step"]
         self.train_time_s = state["train_time_s"]
-        self.segment = Segment(**state["segment"])
+        sums = ("loss_sum", "bad_step")
+        moved = {name: state["segment"][name].to(self.device) for name in sums}
+        self.segment = Segment(**{**state["segment"], **moved})
         self.curve = [RungMetrics(**metrics) for metrics in state["curve"]]
 
     def weights(self) -> dict[str, Tensor]:
@@ -110,10 +112,11 @@ class Run:
 def start(config: TrainConfig, data: SearchData, device: torch.device) -> Run:
     """A run at its beginning. `config.seed` fixes the weights, the data order and dropout.
 
-    Sets this process's random state and flushes denormals: in a saturated softmax they slow a
-    CPU a hundredfold without changing what is learned.
+    Sets this process's random state, flushes denormals (in a saturated softmax they slow a CPU a
+    hundredfold without changing what is learned), and keeps float32 products in float32.
     """
     torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("highest")
     torch.manual_seed(config.seed)
     model = variant(config.model).build(data.shape, config.switches).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)

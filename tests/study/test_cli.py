@@ -10,6 +10,7 @@ import typer.main
 
 from models.errors import BnvitError
 from study import cli
+from study.storage import Store
 from tests.conftest import SUBSET
 
 SMALL = "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32 --epochs 1"
@@ -19,10 +20,20 @@ SMALL = "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim
 def bnvit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data_dir: Path
 ) -> "Command":
-    monkeypatch.setenv("BNVIT_DATA_DIR", str(data_dir))
-    monkeypatch.delenv("BNVIT_STORAGE_URL", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Command(monkeypatch, capsys)
+    """The command on an empty data folder."""
+    return Command(monkeypatch, capsys, data_dir)
+
+
+@pytest.fixture
+def shared_bnvit(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shared_dir: Path,
+    store: Store,
+) -> "Command":
+    """The command on the folder whose server runs already, which is quicker."""
+    assert store.engine is not None
+    return Command(monkeypatch, capsys, shared_dir)
 
 
 class Command:
@@ -108,16 +119,21 @@ def test_models_lists_what_is_executed(bnvit: Command) -> None:
     ],
 )
 def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
-    bnvit: Command, line: str, message: str
+    shared_bnvit: Command, line: str, message: str
 ) -> None:
-    line = line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}")
-    code, out, err = bnvit(line)
-    assert (code, out if "run" not in line else "") == (2, "")
+    before = shared_bnvit("studies --json")[1]
+    code, _, err = shared_bnvit(line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}"))
+    assert code == 2
     assert message in err
     assert err.startswith("bnvit-study: ")
     assert err.count("\n") == 1
-    if not line.startswith("show"):
-        assert bnvit("studies --json")[1] == "[]\n"
+    assert shared_bnvit("studies --json")[1] == before
+
+
+@pytest.mark.parametrize("line", ["run --model vitbm", "run --model vit --set pool=max", "shwo"])
+def test_bad_input_leaves_an_empty_folder_empty(bnvit: Command, data_dir: Path, line: str) -> None:
+    assert bnvit(line)[0] == 2
+    assert list(data_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize(
