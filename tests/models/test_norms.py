@@ -100,8 +100,8 @@ def test_without_running_statistics_evaluation_uses_the_batch(tokens: torch.Tens
 
 
 def test_the_switches_reach_every_batch_norm() -> None:
-    quick = variant("vitbn").build(MNIST_SHAPE, ViTSwitches(depth=2, bn_momentum=0.5))
-    assert {norm.momentum for norm in batch_norms(quick)} == {0.5}
+    quick = variant("vitbn").build(MNIST_SHAPE, ViTSwitches(depth=2, bn_momentum=0.3))
+    assert {norm.momentum for norm in batch_norms(quick)} == {0.3}
     untracked = variant("vitbn").build(MNIST_SHAPE, ViTSwitches(depth=2, track_running_stats=False))
     assert batch_norms(untracked) == []
     assert sum(isinstance(module, TokenBatchNorm) for module in untracked.modules()) == 7

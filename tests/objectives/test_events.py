@@ -6,7 +6,7 @@ from optuna.pruners import NopPruner, ThresholdPruner
 
 from objectives.data import SearchData
 from objectives.metrics import Pause, RungMetrics
-from objectives.objective import Outcome, events, report, result
+from objectives.objective import Outcome, events, report, result, wants_pruning
 from objectives.training import Run, train
 from tests.objectives.tiny import new_run, rung_metrics
 
@@ -79,6 +79,7 @@ def test_the_pruner_is_not_asked_at_the_last_rung(subset: SearchData) -> None:
     trial, run = new_trial(ThresholdPruner(lower=HOPELESS, n_warmup_steps=200)), new_run(subset)
     *_, last = events(trial, run)
     assert trial.should_prune(), "it would have given up"
+    assert not wants_pruning(trial, run)
     ending = result(run, last, chance=0.1)
     assert ending.outcome is Outcome.COMPLETE
     assert ending.value == run.curve[-1].val_accuracy

@@ -25,6 +25,14 @@ import sys
 from pathlib import Path
 from objectives import mnist
 from objectives.errors import DataError
+
+def noted(source):
+    def ask(temporary):
+        print("asked a source", flush=True)
+        return source(temporary)
+    return ask
+
+mnist._SOURCES = {{name: noted(source) for name, source in mnist._SOURCES.items()}}
 try:
     mnist.fetch(Path(sys.argv[1]))
 except DataError as error:
@@ -78,6 +86,7 @@ def fetched() -> Iterator[Path]:
         if statuses == [NO_SOURCE, NO_SOURCE]:
             pytest.skip(said[0])
         assert statuses == [0, 0], said
+        assert sorted(map(bool, said)) == [False, True], "one fetches, the other waits for it"
         yield folder
     finally:
         shutil.rmtree(data_dir)
@@ -126,7 +135,8 @@ def test_a_killed_fetch_leaves_nothing_that_passes_and_the_next_one_repairs(
     assert not folder.exists()
     assert not mnist._verified(folder)
     assert is_whole(mnist.fetch(folder))
-    assert len(copying) == 1
+    (temporary,) = copying
+    assert temporary.parent == folder.parent, "on the same file system, so that one rename does"
 
 
 @pytest.mark.parametrize("name", mnist.MD5)

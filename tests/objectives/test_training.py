@@ -195,6 +195,7 @@ def test_time_between_a_pause_and_going_on_is_not_training_time(subset: SearchDa
     began_s = time.perf_counter()
     for event in train(run, lambda: run.images_seen == 20):
         if isinstance(event, Pause):
+            assert run.train_time_s > 0, "what came before the pause can be saved"
             time.sleep(0.2)
     assert 0 < run.train_time_s <= time.perf_counter() - began_s - 0.2
 

@@ -39,7 +39,15 @@ def shared_bnvit(
 class Command:
     """Calls the entry point in this process."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        data_dir: Path,
+    ) -> None:
+        monkeypatch.setenv("BNVIT_DATA_DIR", str(data_dir))
+        monkeypatch.delenv("BNVIT_STORAGE_URL", raising=False)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         self.monkeypatch = monkeypatch
         self.capsys = capsys
 
