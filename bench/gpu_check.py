@@ -156,7 +156,7 @@ def short_run(config: TrainConfig, data: SearchData, device: torch.device) -> tu
     list(train(run))
     if len(run.curve) < len(config.rungs):
         return math.nan, math.nan
-    return run.curve[-1].val_accuracy, run.curve[-1].train_images_per_s
+    return run.curve[-1].val_accuracy, run.curve[-1].train_images_per_s or math.nan
 
 
 def check(model: str, data: SearchData, device: torch.device, images: int) -> Row:

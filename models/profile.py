@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.modes import modes_kept
 from models.switches import ImageShape
 from models.vit import ViT
 
@@ -40,11 +41,9 @@ def profile(model: ViT, image: ImageShape) -> Profile:
 def _count_macs(model: nn.Module, image: ImageShape) -> int:
     device = next(model.parameters()).device
     pixels = torch.zeros(1, image.channels, image.size, image.size, device=device)
-    was_training = model.training
-    model.eval()
     counter = FlopCounterMode(display=False)
     # The plain attention kernel is made of matrix products, which the counter knows on any device.
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+    with modes_kept(model), torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+        model.eval()
         model(pixels)
-    model.train(was_training)
     return int(counter.get_total_flops()) // 2

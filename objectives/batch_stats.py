@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from models.modes import modes_kept
 from models.norms import batch_norms
 
 
@@ -20,35 +21,26 @@ def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
     Source: PreciseBN, Wu & Johnson 2021, arXiv 2105.07576, section 3.
     """
     norms = batch_norms(model)
-    saved = [_buffers(norm) for norm in norms]
-    modes = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
+    saved = [(_buffers(norm), norm.momentum) for norm in norms]
     try:
         if norms:
             _estimate(model, norms, pixels)
-            _restore_modes(modes)
         yield
     finally:
-        for norm, buffers, momentum in zip(norms, saved, momenta, strict=True):
+        for norm, (buffers, momentum) in zip(norms, saved, strict=True):
             norm.momentum = momentum
             for name, value in buffers.items():
                 norm.get_buffer(name).copy_(value)
-        _restore_modes(modes)
-
-
-def _estimate(model: nn.Module, norms: list[nn.BatchNorm1d], pixels: Tensor) -> None:
-    model.eval()  # no dropout
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0  # the newest batch replaces the average
-    with torch.no_grad():
-        model(pixels)
 
 
 def _buffers(norm: nn.BatchNorm1d) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
-def _restore_modes(modes: dict[nn.Module, bool]) -> None:
-    for module, training in modes.items():
-        module.training = training
+def _estimate(model: nn.Module, norms: list[nn.BatchNorm1d], pixels: Tensor) -> None:
+    with modes_kept(model), torch.no_grad():
+        model.eval()  # no dropout
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0  # the newest batch replaces the average
+        model(pixels)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.modes import modes_kept
 from objectives.data import Split, as_pixels
 
 
@@ -20,14 +21,13 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
-    """Evaluate `model` in evaluation mode on `split`; its mode is restored."""
-    was_training = model.training
-    model.eval()
+    """Evaluate `model` in evaluation mode on `split`; its modes are restored."""
     totals = torch.zeros(3, dtype=torch.float64, device=split.labels.device)
-    for start in range(0, len(split), batch_size):
-        labels = split.labels[start : start + batch_size]
-        totals += _sums(model(as_pixels(split.images[start : start + batch_size])), labels)
-    model.train(was_training)
+    with modes_kept(model):
+        model.eval()
+        for start in range(0, len(split), batch_size):
+            part = slice(start, start + batch_size)
+            totals += _sums(model(as_pixels(split.images[part])), split.labels[part])
     loss, top1, top5 = (totals / len(split)).tolist()
     return Evaluation(loss, top1, top5)
 

@@ -9,6 +9,17 @@ from torch import Tensor
 from objectives.errors import DataError
 from objectives.torchvision_import import datasets
 
+# What torchvision's reader raises for damaged files, it having no error of its own.
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+)
+
 FILES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -33,7 +44,7 @@ def read(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
     try:
         images: Tensor = mnist.read_image_file(str(images_file))
         labels: Tensor = mnist.read_label_file(str(labels_file))
-    except (OSError, ValueError, AssertionError, RuntimeError, struct.error) as error:
+    except _READ_ERRORS as error:
         raise DataError(
             f"{images_file} or {labels_file.name} cannot be read ({error}); replace both files"
         ) from error

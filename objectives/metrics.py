@@ -18,7 +18,7 @@ class RungMetrics:
     grad_norm: float  # global L2 norm at the rung's last step
     train_time_s: float  # since the start of the run, evaluation excluded
     val_time_s: float  # of this rung's evaluation, recalibration included
-    train_images_per_s: float  # since the last rung, warm-up steps excluded
+    train_images_per_s: float | None  # since the last rung; None: all its steps were warm-up
 
 
 @dataclass(frozen=True)

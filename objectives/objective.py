@@ -12,6 +12,9 @@ from optuna.trial import TrialState
 from objectives.metrics import Diverged, Event, RungMetrics
 from objectives.training import Run, train
 
+# Of errors that torch raises as a plain RuntimeError: on CPU, in CUDA's libraries, on MPS.
+_MEMORY_WORDS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
 
 class Outcome(StrEnum):
     """How a trial ended. All but FAILED count towards the study's trials."""
@@ -93,7 +96,7 @@ def failed(error: BaseException) -> Result:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that the device or the machine had no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
     )
 
 

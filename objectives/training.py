@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -126,9 +126,10 @@ def start(config: TrainConfig, data: SearchData, device: torch.device) -> Run:
 def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """Train `run` to its last rung, yielding the metrics of each rung as it is reached.
 
-    Ends with `Diverged` where the loss or the weights stop being finite. `pause` is asked after
-    each step: while it says yes a `Pause` is yielded, and training goes on with the next value.
-    The run's state is consistent whenever a value has been yielded, and can be saved then.
+    Ends with `Diverged` where a loss, a gradient or the weights stop being finite. `pause` is
+    asked after each step: while it says yes a `Pause` is yielded, and training goes on with the
+    next value. The run's state is consistent whenever a value has been yielded, and can be saved
+    then.
     """
     config = run.config
     order = batches(
@@ -140,6 +141,9 @@ def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event
             yield _diverged(run, bad_step)
             return
         metrics = _measure(run, rung)
+        if not math.isfinite(metrics.val_loss + metrics.grad_norm):
+            yield _diverged(run, run.step)
+            return
         run.curve.append(metrics)
         run.segment = Segment.empty(run.device)
         yield metrics
@@ -203,8 +207,14 @@ class _Stopwatch:
 
 
 def _measure(run: Run, rung: int) -> RungMetrics:
-    """Evaluate at `rung`; uses up the gradients that the last step left."""
+    """Evaluate at `rung`; uses up the gradients that the last step left.
+
+    A step may reach two rungs, if its batch is larger than their distance: nothing has changed
+    then since the first of them.
+    """
     segment = run.segment
+    if segment.steps == 0:
+        return replace(run.curve[-1], rung=rung)
     gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
     grad_norm = float(nn.utils.get_total_norm(gradients))
     run.optimizer.zero_grad(set_to_none=True)
@@ -230,9 +240,9 @@ def _measure(run: Run, rung: int) -> RungMetrics:
     )
 
 
-def _throughput(segment: Segment, batch_size: int) -> float:
-    """Images per second; 0 where the segment had no step beyond the warm-up."""
-    return segment.timed_steps * batch_size / segment.timed_s if segment.timed_s else 0.0
+def _throughput(segment: Segment, batch_size: int) -> float | None:
+    """Images per second; None where the segment had no step beyond the warm-up."""
+    return segment.timed_steps * batch_size / segment.timed_s if segment.timed_s else None
 
 
 def _diverged(run: Run, step: int) -> Diverged:

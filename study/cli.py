@@ -200,6 +200,7 @@ def ui(
     mlflow: MlflowOption = None,
 ) -> None:
     """Serve Optuna Dashboard and the MLflow UI on this machine until Ctrl-C."""
+    from study.service import pages
     from study.stop import stop_on_signals
     from study.storage import open_store
     from study.ui import serve
@@ -211,6 +212,10 @@ def ui(
         with serve(store, uri, (dashboard_port, mlflow_port), logs) as servers:
             print(f"Optuna Dashboard: {servers.dashboard_url}")
             print(f"MLflow:           {servers.mlflow_url}")
+            for name, study_id, experiment_id in pages(store):
+                print(f"{name}\n  trials:  {servers.dashboard_page(study_id)}")
+                if experiment_id is not None:
+                    print(f"  compare: {servers.comparison_page(experiment_id)}")
             print("Ctrl-C stops both.", flush=True)
             while not stop.wait(1.0):
                 servers.check()

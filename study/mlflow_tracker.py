@@ -32,6 +32,8 @@ from study.tracking import NullTracker, StudyRuns, TrialLabel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Opens MLflow's pages for training runs; by default it opens those for language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -93,7 +95,8 @@ class MlflowTracker(NullTracker):
             if metrics.rung in {metric.step for metric in history}:
                 return
             now_ms = int(time.time() * 1000)
-            values = {key: value for key, value in asdict(metrics).items() if key != "rung"}
+            told = asdict(metrics).items()
+            values = {key: value for key, value in told if key != "rung" and value is not None}
             self.client.log_batch(
                 run_id,
                 metrics=[Metric(key, value, now_ms, metrics.rung) for key, value in values.items()],
@@ -156,7 +159,8 @@ class MlflowTracker(NullTracker):
             experiment: Experiment | None = self.client.get_experiment_by_name(name)
             if experiment is None:
                 location = artifacts.absolute().as_uri()
-                return str(self.client.create_experiment(name, location, {"study_uuid": uuid}))
+                tags = {"study_uuid": uuid, **EXPERIMENT_TAGS}
+                return str(self.client.create_experiment(name, location, tags))
             if experiment.tags.get("study_uuid") != uuid:
                 continue
             if experiment.lifecycle_stage == "active":

@@ -138,6 +138,15 @@ def all_overviews(store: Store) -> list[Overview]:
     return [seen for study in studies if (seen := overview(store, study)) is not None]
 
 
+def pages(store: Store) -> list[tuple[str, int, str | None]]:
+    """Name, Optuna id and MLflow experiment id of every study, by name."""
+    studies = sorted(store.storage.get_all_studies(), key=lambda study: study.study_name)
+    return [
+        (study.study_name, study._study_id, study.user_attrs.get("mlflow_experiment_id"))
+        for study in studies
+    ]
+
+
 def _create_or_resume(
     store: Store, identity: StudyIdentity, request: Request
 ) -> tuple[optuna.Study, bool]:

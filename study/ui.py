@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from models.errors import InputError
 from study.errors import UiError
@@ -29,6 +30,21 @@ class Servers:
     dashboard_url: str
     mlflow_url: str
     started: "list[_Server]"
+
+    def dashboard_page(self, study_id: int) -> str:
+        """The study's page in Optuna Dashboard."""
+        return f"{self.dashboard_url}dashboard/studies/{study_id}"
+
+    def comparison_page(self, experiment_id: str) -> str:
+        """MLflow's charts of an experiment's runs, the best first.
+
+        Sorted by a metric, MLflow lists the trials themselves; by default they hide below their
+        parent.
+        """
+        order = quote("metrics.`val_accuracy`")
+        query = f"workflowType=machine_learning&compareRunsMode=CHART&orderByKey={order}"
+        base = self.mlflow_url.rstrip("/")
+        return f"{base}/#/experiments/{experiment_id}/runs?{query}&orderByAsc=false"
 
     def check(self) -> None:
         """Raise UiError if a server has ended by itself."""

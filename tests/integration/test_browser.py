@@ -27,8 +27,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def addresses() -> Iterator[tuple[str, str]]:
-    """Optuna Dashboard and MLflow over a study of 20 trials, served by `bnvit-study ui`."""
+def links() -> Iterator[dict[str, str]]:
+    """The pages that `bnvit-study ui` prints for a study of 20 trials; all ends with it."""
     data_dir = new_data_dir()
     code, _, err = finish(start(f"{TINY_RUN} --trials 20 --epochs 1", data_dir), timeout_s=240)
     assert code == 0, err
@@ -36,9 +36,10 @@ def addresses() -> Iterator[tuple[str, str]]:
     process = start(f"ui {ports}", data_dir)
     lines = wait_for_line(process, "Ctrl-C")
     children = psutil.Process(process.pid).children(recursive=True)
-    yield lines[0].split()[-1], lines[1].split()[-1]
+    yield dict(line.split() for line in lines if line.startswith("  "))
     process.send_signal(signal.SIGINT)
-    assert finish(process, timeout_s=60)[0] == 130
+    code, _, err = finish(process, timeout_s=60)
+    assert (code, err) == (130, "")
     until(lambda: not any(_is_alive(child) for child in children))
     shutil.rmtree(data_dir)
 
@@ -78,22 +79,27 @@ def screenshot(page: Page, name: str) -> None:
 
 
 def test_optuna_dashboard_shows_the_study_and_its_20_trials(
-    page: Page, addresses: tuple[str, str]
+    page: Page, links: dict[str, str]
 ) -> None:
-    page.goto(addresses[0])
-    page.get_by_text(STUDY).first.click()
-    expect(page.get_by_text("History").first).to_be_visible()
-    screenshot(page, "dashboard-history")
-    page.goto(f"{page.url.rstrip('/')}/trialTable")
-    expect(page.get_by_text("1–20 of 20").or_(page.get_by_text("of 20")).first).to_be_visible()
+    page.goto(links["trials:"])
+    expect(page.get_by_text(STUDY).first).to_be_visible()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    expect(page.get_by_role("heading", name="Intermediate values")).to_be_visible()
+    screenshot(page, "dashboard")
+    page.goto(f"{links['trials:']}/trials")
+    expect(page.get_by_text("20 Trials")).to_be_visible()
+    expect(page.get_by_text("Best Trial")).to_be_visible()
     screenshot(page, "dashboard-trials")
 
 
-def test_mlflow_shows_the_runs_and_their_metrics(page: Page, addresses: tuple[str, str]) -> None:
-    page.goto(addresses[1])
-    page.get_by_text(STUDY).first.click()
-    expect(page.get_by_text(f"{STUDY} #19").first).to_be_visible()
-    screenshot(page, "mlflow-runs")
+def test_mlflow_shows_the_runs_and_their_metrics(page: Page, links: dict[str, str]) -> None:
+    page.goto(links["compare:"])
+    for number in (0, 19):
+        expect(page.get_by_text(f"{STUDY} #{number}", exact=True).first).to_be_visible()
+    expect(page.get_by_text("21 matching runs")).to_be_visible()  # 20 trials and their parent
+    expect(page.get_by_text("Model metrics (11)")).to_be_visible()
+    screenshot(page, "mlflow-comparison")
     page.get_by_text(f"{STUDY} #0", exact=True).first.click()
-    expect(page.get_by_text("val_accuracy").first).to_be_visible()
+    for name in ("val_accuracy", "train_loss", "grad_norm", "blocks_executed"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
     screenshot(page, "mlflow-run")

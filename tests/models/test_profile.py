@@ -54,7 +54,6 @@ def test_training_goes_on_after_a_profile() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="profile() sets one mode on all modules")
 def test_a_batch_norm_frozen_within_a_training_model_stays_frozen() -> None:
     model = model_in_use().train()
     frozen = [module.eval() for module in model.modules() if isinstance(module, TokenBatchNorm)]

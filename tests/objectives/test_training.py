@@ -1,29 +1,15 @@
 """A run reports its rungs, learns, repeats itself exactly, and leaves its data alone."""
 
 import math
-import time
-from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 import torch
 
-from models.registry import VARIANTS, variant
+from models.registry import VARIANTS
 from objectives.data import SearchData
-from objectives.evaluation import evaluate
-from objectives.metrics import Event, Pause, RungMetrics
 from objectives.training import start, train
 from tests.conftest import CPU
-from tests.objectives.tiny import CONFIG, DROPOUT, new_run, untimed
-
-
-def rungs(events: Iterable[Event]) -> list[RungMetrics]:
-    """The events of a run, which must all be rungs."""
-    seen = []
-    for event in events:
-        assert isinstance(event, RungMetrics), event
-        seen.append(event)
-    return seen
+from tests.objectives.tiny import CONFIG, DROPOUT, new_run, rungs, untimed
 
 
 @pytest.mark.parametrize("batch_size", [20, 32, 50])
@@ -42,7 +28,6 @@ def test_metrics_come_at_the_first_step_that_reaches_a_rung(
     assert run.images_seen == curve[-1].images_seen
 
 
-@pytest.mark.xfail(strict=True, reason="a rung that the step before has passed divides by zero")
 def test_one_step_may_reach_two_rungs(subset: SearchData) -> None:
     few = subset.limited(200)
     run = new_run(few, batch_size=120, rungs=(25, 100, 400), train_images=200)
@@ -61,8 +46,8 @@ def test_every_metric_is_there_and_makes_sense(subset: SearchData) -> None:
         assert 0 <= metrics.val_accuracy <= metrics.val_top5_accuracy <= 1
         assert metrics.grad_norm > 0
         assert metrics.val_time_s > 0
-    assert curve[0].train_images_per_s == 0, "three steps are all warm-up"
-    assert all(metrics.train_images_per_s > 0 for metrics in curve[1:])
+    assert curve[0].train_images_per_s is None, "three steps are all warm-up"
+    assert all((metrics.train_images_per_s or 0) > 0 for metrics in curve[1:])
     times = [metrics.train_time_s for metrics in curve]
     assert 0 < times[0] < times[1] < times[2] == run.train_time_s
 
@@ -115,36 +100,6 @@ def test_another_seed_gives_other_weights_and_another_order(subset: SearchData) 
     assert losses[0] != losses[1]
 
 
-def test_batch_norm_models_are_judged_on_recalibrated_statistics(subset: SearchData) -> None:
-    lagging = replace(CONFIG.switches, bn_momentum=0.001)
-    run = new_run(subset, switches=lagging, lr=5e-3, rungs=(1_000,))
-    (metrics,) = rungs(train(run))
-    running = evaluate(run.model, subset.validation, 83)
-    assert metrics.val_accuracy_running_stats == running.accuracy
-    assert metrics.val_accuracy > metrics.val_accuracy_running_stats + 0.1
-    assert metrics.val_loss < running.loss
-
-
-def test_without_batch_norm_both_accuracies_are_one(subset: SearchData) -> None:
-    for metrics in rungs(train(new_run(subset, model="vit"))):
-        assert metrics.val_accuracy == metrics.val_accuracy_running_stats
-
-
-@pytest.mark.parametrize("model", VARIANTS)
-def test_the_weights_are_those_that_were_judged(model: str, subset: SearchData) -> None:
-    run = new_run(subset, model=model, lr=5e-3)
-    last = rungs(train(run))[-1]
-    before = {key: value.clone() for key, value in run.model.state_dict().items()}
-    weights = run.weights()
-    torch.testing.assert_close(run.model.state_dict(), before, rtol=0.0, atol=0.0)
-
-    fresh = variant(model).build(subset.shape, run.config.switches)
-    fresh.load_state_dict(weights)
-    found = evaluate(fresh, subset.validation, run.config.evaluation_batch_size)
-    assert (found.loss, found.accuracy) == (last.val_loss, last.val_accuracy)
-    assert not any(value.requires_grad for value in weights.values())
-
-
 def test_training_leaves_the_data_alone(subset: SearchData) -> None:
     held = (subset.train, subset.validation)
     before = [(split.images.clone(), split.labels.clone()) for split in held]
@@ -166,38 +121,10 @@ def test_only_the_configured_training_images_are_seen(subset: SearchData) -> Non
     assert [untimed(event) for event in train(new_run(spoiled, **config))] == one
 
 
-def test_a_pause_is_yielded_while_the_caller_asks_for_one(subset: SearchData) -> None:
-    asked: list[int] = []
-    run = new_run(subset)
-
-    def pause() -> bool:
-        asked.append(run.images_seen)
-        return run.images_seen in (20, 160)
-
-    seen = [
-        event if isinstance(event, Pause) else event.rung
-        for event in train(run, pause)
-        if isinstance(event, Pause | RungMetrics)
-    ]
-    assert seen == [Pause(20), 50, 110, Pause(160), 200]
-    assert asked == [20, 40, 80, 100, 140, 160, 180], "between steps, not where a rung follows"
-
-
-def test_pauses_do_not_change_what_is_learned(subset: SearchData) -> None:
-    whole = [untimed(event) for event in train(new_run(subset, switches=DROPOUT))]
-    paused = list(train(new_run(subset, switches=DROPOUT), lambda: True))
-    assert sum(isinstance(event, Pause) for event in paused) == 7
-    assert [untimed(event) for event in paused if isinstance(event, RungMetrics)] == whole
-
-
-def test_time_between_a_pause_and_going_on_is_not_training_time(subset: SearchData) -> None:
-    run = new_run(subset)
-    began_s = time.perf_counter()
-    for event in train(run, lambda: run.images_seen == 20):
-        if isinstance(event, Pause):
-            assert run.train_time_s > 0, "what came before the pause can be saved"
-            time.sleep(0.2)
-    assert 0 < run.train_time_s <= time.perf_counter() - began_s - 0.2
+def test_a_start_keeps_float32_products_in_float32(subset: SearchData) -> None:
+    torch.set_float32_matmul_precision("medium")
+    start(CONFIG, subset, CPU)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_start_flushes_denormals(subset: SearchData) -> None:

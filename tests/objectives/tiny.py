@@ -1,5 +1,6 @@
 """Runs that last a second: small models of the article's family on the subset of MNIST."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -38,3 +39,12 @@ def untimed(event: Event) -> Event:
 def rung_metrics(rung: int, accuracy: float) -> RungMetrics:
     """The record of a rung at which nothing but the accuracy matters."""
     return RungMetrics(rung, rung, 0.1, 2.0, 2.0, accuracy, accuracy, 1.0, 1.0, 0.1, 0.1, 100.0)
+
+
+def rungs(events: Iterable[Event]) -> list[RungMetrics]:
+    """The events of a run, which must all be rungs."""
+    seen = []
+    for event in events:
+        assert isinstance(event, RungMetrics), event
+        seen.append(event)
+    return seen

@@ -86,8 +86,8 @@ def test_every_trial_has_one_mlflow_run_with_every_rung_once(
         assert run.data.tags["optuna_state"] == row.state
         assert run.info.status == "FINISHED"
         assert row.mlflow_run_id == run.info.run_id
-        assert set(run.data.metrics) == METRICS
-        for name in METRICS:
+        assert set(run.data.metrics) | {"train_images_per_s"} == METRICS
+        for name in METRICS - {"train_images_per_s"}:  # absent where all steps were warm-up
             steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
             assert sorted(steps) == list(row.rungs)
         assert float(run.data.params["lr"]) == row.lr
