@@ -19,8 +19,8 @@ class SearchSpace:
     lr: tuple[float, float] = (1e-5, 1e-2)
     batch_size: tuple[int, int] = (20, 120)
 
-    def check(self, variant: Variant, train_images: int) -> None:
-        """Raise InputError where a range cannot be searched with this model and data."""
+    def check(self, variant: Variant) -> None:
+        """Raise InputError where a range cannot be searched with this model."""
         low, high = self.lr
         if not (math.isfinite(low) and math.isfinite(high) and 0 < low <= high):
             raise InputError(f"lr range {low:g}:{high:g} must be positive, the lower end first")
@@ -31,6 +31,10 @@ class SearchSpace:
         if first < least:
             reason = " (BatchNorm needs two images)" if least == 2 else ""
             raise InputError(f"batch-size range {first}:{last} must start at {least}{reason}")
+
+    def check_fits(self, train_images: int) -> None:
+        """Raise InputError where a batch would not fit into the train split."""
+        first, last = self.batch_size
         if last > train_images:
             raise InputError(
                 f"batch-size range {first}:{last} exceeds the {train_images} training images"

@@ -38,7 +38,7 @@ class Request:
 
     def check(self) -> None:
         """Raise InputError for what is wrong whatever the data."""
-        variant(self.model)
+        self.space.check(variant(self.model))
         _at_least_one("trials", self.trials)
         _at_least_one("epochs", self.epochs)
         _one_of("sampler", self.sampler, get_args(SamplerName))

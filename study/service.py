@@ -9,7 +9,6 @@ from uuid import uuid4
 import optuna
 import torch
 
-from models.registry import variant
 from models.switches import nearest
 from objectives.data import SearchData, dataset, load_search_data
 from objectives.recipe import search_rungs
@@ -75,6 +74,7 @@ def open_session(
     Nothing is created before all input has been found good. `say` is told what takes time.
     """
     request.check()
+    settings.check()
     device = device_of(request.device)
     source = dataset(request.dataset, settings.data_dir)
     say(f"data: {request.dataset}")
@@ -94,8 +94,7 @@ def open_session(
 
 def identify(request: Request, data: SearchData) -> StudyIdentity:
     """The identity of the requested study on `data`; raises InputError if they do not fit."""
-    chosen = variant(request.model)
-    request.space.check(chosen, len(data.train))
+    request.space.check_fits(len(data.train))
     data.shape.patches(request.switches.patch_size)
     return StudyIdentity(
         model=request.model,
@@ -157,14 +156,22 @@ def _create_or_resume(
         name = _free_name(name, names)
     if name in names:
         study = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
-        _refuse_difference(study, identity, request)
-        return study, False
-    study = optuna.create_study(
-        study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
-    )
+        if not _is_blank(study):
+            _refuse_difference(study, identity, request)
+            return study, False
+    else:
+        study = optuna.create_study(
+            study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
+        )
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())
     return study, True
+
+
+def _is_blank(study: optuna.Study) -> bool:
+    """Whether whoever created `study` died before giving it an identity."""
+    is_ours = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    return is_ours and IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def _refuse_difference(study: optuna.Study, identity: StudyIdentity, request: Request) -> None:

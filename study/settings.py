@@ -6,8 +6,14 @@ from pathlib import Path
 from platformdirs import user_data_path
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from models.errors import InputError
 
 APP_NAME = "bnvit-study"
+TRACKING_OFF = "none"  # as an MLflow URI
+MLFLOW_SCHEMES = (TRACKING_OFF, "http://", "https://", "postgresql", "sqlite")
 SYSTEM_DATA_DIR = Path("/var/lib") / APP_NAME
 
 
@@ -27,3 +33,29 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("mlflow_uri", "BNVIT_MLFLOW_URI", "MLFLOW_TRACKING_URI"),
     )
+
+    def check(self) -> None:
+        """Raise InputError for an address that could never be used; connects to nothing."""
+        if self.storage_url is not None:
+            postgres_url(self.storage_url)
+        if self.mlflow_uri is not None and not self.mlflow_uri.startswith(MLFLOW_SCHEMES):
+            raise InputError(
+                f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES[1:])}, "
+                f"or be '{TRACKING_OFF}'"
+            )
+
+
+def postgres_url(text: str) -> URL:
+    """`text` as a SQLAlchemy URL for psycopg; raises InputError if it is not Postgres'."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise InputError(
+            "the storage URL cannot be read; write postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise InputError(
+            f"the storage URL's scheme '{url.drivername}' is not supported; "
+            "workers share a Postgres: postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    return url.set(drivername="postgresql+psycopg")

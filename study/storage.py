@@ -10,10 +10,9 @@ import psycopg
 import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
-from models.errors import InputError
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
-from study.settings import Settings
+from study.settings import Settings, postgres_url
 
 CONNECT_TIMEOUT_S = 5
 POOL_SIZE = 2
@@ -59,7 +58,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
     """
     with ExitStack() as stack:
         if settings.storage_url is not None:
-            url = shared_url(settings.storage_url)
+            url = postgres_url(settings.storage_url)
             probe(url)
             mlflow_url = url.set(database=MLFLOW_DATABASE)
         else:
@@ -76,22 +75,6 @@ def open_store(settings: Settings) -> Iterator[Store]:
                 f"the Postgres at {store.label} was lost ({str(error).splitlines()[0]}); run the "
                 "same command again once it is back"
             ) from error
-
-
-def shared_url(text_url: str) -> URL:
-    """`text_url` as a SQLAlchemy URL for psycopg; raises InputError if it is not Postgres'."""
-    try:
-        url = make_url(text_url)
-    except sqlalchemy.exc.ArgumentError:
-        raise InputError(
-            "the storage URL cannot be read; write postgresql://USER:PASSWORD@HOST/DATABASE"
-        ) from None
-    if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise InputError(
-            f"the storage URL's scheme '{url.drivername}' is not supported; "
-            "workers share a Postgres: postgresql://USER:PASSWORD@HOST/DATABASE"
-        )
-    return url.set(drivername="postgresql+psycopg")
 
 
 def probe(url: URL) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from models.errors import InputError
 from objectives.metrics import RungMetrics
 from objectives.objective import Result
 from study.errors import TrackingError
+from study.settings import TRACKING_OFF
 
 PROBE_TIMEOUT_S = 5
-OFF = "none"  # as a tracking URI
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,10 @@ class NullTracker:
 
 def open_tracker(uri: str) -> NullTracker:
     """The tracker at `uri`, probed first; raises TrackingError within 5 s if it is not there."""
-    if uri == OFF:
+    if uri == TRACKING_OFF:
         return NullTracker()
     if uri.startswith(("http://", "https://")):
         _probe(uri)
-    elif not uri.startswith(("postgresql", "sqlite")):
-        raise InputError(
-            "the MLflow URI must start with http://, https://, postgresql:// or sqlite://, "
-            f"or be '{OFF}'"
-        )
     from study.mlflow_tracker import MlflowTracker  # takes two seconds
 
     return MlflowTracker(uri)
@@ -99,5 +93,5 @@ def _probe(uri: str) -> None:
     except (OSError, urllib.error.URLError, ValueError) as error:
         raise TrackingError(
             f"MLflow at {uri} does not answer ({error}); start it, or set --mlflow or "
-            f"MLFLOW_TRACKING_URI ('{OFF}' switches tracking off)"
+            f"MLFLOW_TRACKING_URI ('{TRACKING_OFF}' switches tracking off)"
         ) from error

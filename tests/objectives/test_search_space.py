@@ -12,9 +12,14 @@ from objectives.search_space import START_POINTS, SearchSpace, article_space
 Ranges = dict[str, tuple[float, float]]
 
 
+def check(space: SearchSpace, model: str, train_images: int) -> None:
+    space.check(variant(model))
+    space.check_fits(train_images)
+
+
 @pytest.mark.parametrize("model", VARIANTS)
 def test_the_default_space_is_the_same_for_all_models(model: str) -> None:
-    SearchSpace().check(variant(model), train_images=120)
+    check(SearchSpace(), model, 120)
     assert SearchSpace() == SearchSpace(lr=(1e-5, 1e-2), batch_size=(20, 120))
 
 
@@ -30,7 +35,7 @@ def test_the_default_space_is_the_same_for_all_models(model: str) -> None:
 )
 def test_a_bad_learning_rate_range_is_refused(lr: tuple[float, float], named: str) -> None:
     with pytest.raises(InputError) as refused:
-        SearchSpace(lr=lr).check(variant("vit"), 1_000)
+        check(SearchSpace(lr=lr), "vit", 1_000)
     expected = f"lr range {named} must be positive, the lower end first"
     assert str(refused.value) == expected
 
@@ -50,13 +55,13 @@ def test_a_bad_batch_size_range_is_refused(
     model: str, batch_size: tuple[int, int], expected: str
 ) -> None:
     with pytest.raises(InputError) as refused:
-        SearchSpace(batch_size=batch_size).check(variant(model), 1_000)
+        check(SearchSpace(batch_size=batch_size), model, 1_000)
     assert str(refused.value) == expected
 
 
 def test_ranges_may_be_as_wide_as_the_data_and_as_narrow_as_a_point() -> None:
-    SearchSpace(lr=(1e-3, 1e-3), batch_size=(1, 1_000)).check(variant("vit"), 1_000)
-    SearchSpace(lr=(1e-3, 1e-3), batch_size=(2, 2)).check(variant("vitbn"), 2)
+    check(SearchSpace(lr=(1e-3, 1e-3), batch_size=(1, 1_000)), "vit", 1_000)
+    check(SearchSpace(lr=(1e-3, 1e-3), batch_size=(2, 2)), "vitbn", 2)
 
 
 def half_counts(values: list[float], low: float, high: float) -> tuple[int, int]:

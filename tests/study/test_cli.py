@@ -107,11 +107,11 @@ def test_models_lists_what_is_executed(bnvit: Command) -> None:
         ("run --model vit --trials 0", "trials 0 must be at least 1"),
         ("run --model vit --trials many", "Invalid value for '--trials'"),
         ("run --model vit --epochs 0", "epochs 0 must be at least 1"),
-        ("run --model vit --lr 1e-2:1e-5 {data}", "lr range 0.01:1e-05 must be positive"),
-        ("run --model vit --lr=-1:1 {data}", "lr range -1:1 must be positive"),
-        ("run --model vit --batch-size 9:3 {data}", "is reversed; write 3:9"),
-        ("run --model vitbn --batch-size 1:3 {data}", "BatchNorm needs two images"),
-        ("run --model vit --batch-size 0:3 {data}", "must start at 1"),
+        ("run --model vit --lr 1e-2:1e-5", "lr range 0.01:1e-05 must be positive"),
+        ("run --model vit --lr=-1:1", "lr range -1:1 must be positive"),
+        ("run --model vit --batch-size 9:3", "is reversed; write 3:9"),
+        ("run --model vitbn --batch-size 1:3", "BatchNorm needs two images"),
+        ("run --model vit --batch-size 0:3", "must start at 1"),
         ("run --model vit --batch-size 3:9999 {data}", "exceeds the 917 training images"),
         ("run --model vit --set patch_size=5 {data}", "patch_size=5 does not divide"),
         ("run --model vit --dataset nmist", "unknown data set 'nmist'; did you mean 'mnist'?"),
@@ -138,7 +138,18 @@ def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
     assert shared_bnvit("studies --json")[1] == before
 
 
-@pytest.mark.parametrize("line", ["run --model vitbm", "run --model vit --set pool=max", "shwo"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run --model vitbm",
+        "run --model vit --set pool=max",
+        "run --model vit --lr 1e-2:1e-5",
+        "run --model vit --device tpu",
+        "run --model vit --storage sqlite:///x",
+        "run --model vit --mlflow ftp://x",
+        "shwo",
+    ],
+)
 def test_bad_input_leaves_an_empty_folder_empty(bnvit: Command, data_dir: Path, line: str) -> None:
     assert bnvit(line)[0] == 2
     assert list(data_dir.iterdir()) == []

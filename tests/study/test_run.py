@@ -339,6 +339,14 @@ def test_two_studies_of_one_name_in_one_mlflow_keep_apart(
     assert experiment.name == f"{small.study_name}-{session.job.uuid[:8]}"
 
 
+def test_a_study_whose_creator_died_before_naming_it_is_taken_up(
+    store: Store, small: Request, search: Search
+) -> None:
+    optuna.create_study(study_name=small.study_name, storage=store.storage, direction="maximize")
+    search(small, trials=1)
+    assert len(seen_in(store, small).ended) == 1
+
+
 def test_a_study_of_somebody_else_is_refused(store: Store, small: Request, search: Search) -> None:
     optuna.create_study(study_name=small.study_name, storage=store.storage)
     with pytest.raises(IdentityError, match="was not made by bnvit-study"):

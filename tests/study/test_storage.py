@@ -10,8 +10,8 @@ import pytest
 from models.errors import InputError
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
-from study.settings import Settings
-from study.storage import open_store, shared_url
+from study.settings import Settings, postgres_url
+from study.storage import open_store
 from tests.conftest import new_data_dir
 
 PASSWORD = "correct-horse"
@@ -40,7 +40,6 @@ def tcp_server() -> Iterator[str]:
 
 def _restart_as_tcp(server: EmbeddedPostgres) -> None:
     server._control("start", "-l", str(server.log_file))
-    )
 
 
 def url(server: str, user: str = "bnvit", password: str = PASSWORD, name: str = "optuna") -> str:
@@ -96,9 +95,9 @@ def test_an_absent_server_is_told_within_seconds() -> None:
 )
 def test_only_postgres_is_a_store(text: str, named: str) -> None:
     with pytest.raises(InputError, match=named):
-        shared_url(text)
+        postgres_url(text)
 
 
 def test_the_usual_spellings_of_the_scheme_are_read() -> None:
     for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
-        assert shared_url(f"{scheme}://a@b/c").drivername == "postgresql+psycopg"
+        assert postgres_url(f"{scheme}://a@b/c").drivername == "postgresql+psycopg"
