@@ -77,12 +77,13 @@ def open_session(
     settings.check()
     device = device_of(request.device)
     source = dataset(request.dataset, settings.data_dir)
-    say(f"data: {request.dataset}")
+    say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
     with open_store(settings) as store:
         uri = settings.mlflow_uri or store.mlflow_url
-        say(f"store: {store.label}")
+        say(f"store:   {store.label}")
+        say(f"MLflow:  {settings.mlflow_label}")
         with store.locked(CREATE_LOCK):
             tracker = open_tracker(uri)
             study, is_new = _create_or_resume(store, identity, request)

@@ -34,6 +34,15 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("mlflow_uri", "BNVIT_MLFLOW_URI", "MLFLOW_TRACKING_URI"),
     )
 
+    @property
+    def mlflow_label(self) -> str:
+        """Where MLflow's store is, for people; without a password."""
+        if self.mlflow_uri is None:
+            return "a database beside the studies"
+        if self.mlflow_uri == TRACKING_OFF:
+            return "off"
+        return make_url(self.mlflow_uri).render_as_string(hide_password=True)
+
     def check(self) -> None:
         """Raise InputError for an address that could never be used; connects to nothing."""
         if self.storage_url is not None:

@@ -32,11 +32,7 @@ class Store:
     mlflow_url: str  # the database beside Optuna's in the same server
     storage: optuna.storages.RDBStorage
     engine: Engine  # for our own tables and locks, in Optuna's database
-
-    @property
-    def label(self) -> str:
-        """Where the store is, for people; passwords hidden."""
-        return make_url(self.optuna_url).render_as_string(hide_password=True)
+    label: str  # where the store is, for people; without a password
 
     @contextmanager
     def locked(self, key: int) -> Iterator[None]:
@@ -61,10 +57,12 @@ def open_store(settings: Settings) -> Iterator[Store]:
             url = postgres_url(settings.storage_url)
             probe(url)
             mlflow_url = url.set(database=MLFLOW_DATABASE)
+            label = url.render_as_string(hide_password=True)
         else:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
             url, mlflow_url = make_url(server.url("optuna")), make_url(server.url(MLFLOW_DATABASE))
-        store = _open(url, mlflow_url)
+            label = f"embedded Postgres in {server.folder}"
+        store = _open(url, mlflow_url, label)
         stack.callback(store.engine.dispose)
         stack.callback(store.storage.engine.dispose)
         stack.callback(store.storage.scoped_session.remove)
@@ -72,7 +70,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
             yield store
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StorageError(
-                f"the Postgres at {store.label} was lost ({str(error).splitlines()[0]}); run the "
+                f"the store was lost: {store.label} ({str(error).splitlines()[0]}); run the "
                 "same command again once it is back"
             ) from error
 
@@ -101,7 +99,7 @@ def libpq_url(url: URL) -> str:
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def _open(url: URL, mlflow_url: URL) -> Store:
+def _open(url: URL, mlflow_url: URL, label: str) -> Store:
     plain = url.render_as_string(hide_password=False)
     engine = sqlalchemy.create_engine(url, **_engine_options())
     try:
@@ -116,7 +114,7 @@ def _open(url: URL, mlflow_url: URL) -> Store:
         engine.dispose()
         reason = " ".join(str(getattr(error, "orig", error)).split())
         raise StorageError(f"the store cannot be opened ({reason}); check its rights") from error
-    return Store(plain, mlflow_url.render_as_string(hide_password=False), storage, engine)
+    return Store(plain, mlflow_url.render_as_string(hide_password=False), storage, engine, label)
 
 
 def _engine_options() -> dict[str, object]:

@@ -39,10 +39,7 @@ def opening(session: Session) -> list[str]:
     seen, job = session.overview(), session.job
     identity, total = seen.identity, len(seen.counted)
     lines = [
-        f"study:   {seen.study} ({'new' if session.is_new else 'existing'}, MLflow experiment "
-        f"of the same name)"
-        if job.runs
-        else f"study:   {seen.study} (not tracked)",
+        f"study:   {seen.study}, {'new' if session.is_new else 'found'}",
         f"search:  lr {identity.lr[0]:g}–{identity.lr[1]:g} (log), batch size "
         f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
         f"trials:  {total} of at most {identity.epochs} epochs on "
@@ -75,5 +72,5 @@ def _best_line(best: TrialRow, seen: Overview) -> str:
     return (
         f"best: trial {best.number}, validation accuracy {best.val_accuracy:.2%} "
         f"at lr {best.lr:.3g}, batch size {best.batch_size} "
-        f"({best.rungs[-1] / seen.identity.train_images:.3g} epochs, float32)"
+        f"({best.rungs[-1] / seen.identity.train_images:.3g} epochs, {seen.identity.precision})"
     )

@@ -42,8 +42,6 @@ class TrialLabel:
 class NullTracker:
     """Tracking switched off: the same calls, and nothing is recorded."""
 
-    label = "off"
-
     def open_study(
         self, study: str, uuid: str, params: Mapping[str, Any], artifacts: Path
     ) -> StudyRuns | None:
