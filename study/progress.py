@@ -126,9 +126,10 @@ def _live_view(seen: Overview, clock: _Clock, height: int) -> Group:
     """As many of the latest trials as fit; those that wait are only counted."""
     begun = [row for row in seen.trials if row.outcome != "waiting"]
     ended, total = len(seen.ended), len(seen.counted)
+    head = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=total, completed=ended, width=40)
-    head = Text(f"{seen.study}  {_count(seen, clock)}")
-    return Group(head, bar, trials_table(seen, begun[-max(height - LIVE_MARGIN, 1) :]))
+    head.add_row(Text(seen.study, style="bold"), bar, Text(_count(seen, clock)))
+    return Group(head, trials_table(seen, begun[-max(height - LIVE_MARGIN, 1) :]))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

@@ -26,7 +26,7 @@ def summary(seen: Overview) -> list[str]:
     counts = [f"{outcomes[key]} {phrase}" for key, phrase in _PHRASES.items() if key in outcomes]
     total = len(seen.counted)
     lines = [
-        f"{total} {'trial' if total == 1 else 'trials'}: {', '.join(counts)}",
+        f"{_counted(total, 'trial')}: {', '.join(counts)}",
         f"{seen.epochs_trained:.1f} epochs' worth of images trained; "
         f"{seen.model_based} of {total} trials model-based ({seen.identity.sampler})",
     ]
@@ -42,9 +42,9 @@ def opening(session: Session) -> list[str]:
         f"study:   {seen.study}, {'new' if session.is_new else 'found'}",
         f"search:  lr {identity.lr[0]:g}–{identity.lr[1]:g} (log), batch size "
         f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
-        f"trials:  {total} of at most {identity.epochs} epochs on "
+        f"trials:  {total} of at most {_counted(identity.epochs, 'epoch')} on "
         f"{identity.train_images:,} images, {identity.precision}",
-        f"device:  {device_label(job.device)}, {torch.get_num_threads()} threads",
+        f"device:  {device_label(job.device)}, {_counted(torch.get_num_threads(), 'thread')}",
     ]
     if len(seen.ended) == total:
         return [*lines, f"all {total} trials have ended already; nothing is left to do"]
@@ -66,6 +66,10 @@ def next_steps(session: Session, seen: Overview) -> list[str]:
         "browse:   bnvit-study ui",
         f"add more: {more}",
     ]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _best_line(best: TrialRow, seen: Overview) -> str:
