@@ -1,4 +1,4 @@
-"""A clean stop: the first Ctrl-C or SIGTERM is noted, the second ends the process at once."""
+"""A clean stop: the first signal is noted, the second ends the process at once."""
 
 import signal
 import threading
@@ -37,7 +37,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """A `Stop` that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
+    """A `Stop` that the first SIGINT, SIGTERM or SIGHUP sets; a second raises KeyboardInterrupt.
+
+    A hang-up that is ignored, as under nohup, stays ignored.
+    """
     stop = Stop()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -45,7 +48,10 @@ def stop_on_signals() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.request(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
     finally:
