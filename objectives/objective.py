@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 from objectives.metrics import Diverged, Event, RungMetrics
 from objectives.training import Run, train
 
+PRUNED_AT = "pruned_at"  # attribute of a trial: the rung at which the pruner gave it up
+
 # Of errors that torch raises as a plain RuntimeError: on CPU, in CUDA's libraries, on MPS.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
@@ -64,8 +66,19 @@ def report(trial: optuna.Trial, metrics: RungMetrics) -> None:
 
 
 def wants_pruning(trial: optuna.Trial, run: Run) -> bool:
-    """Whether the pruner gives the trial up; it is not asked at the last rung."""
-    return bool(run.curve) and run.curve[-1].rung != run.config.rungs[-1] and trial.should_prune()
+    """Whether the pruner gives the trial up; it is not asked at the last rung.
+
+    Its verdict is kept: successive halving answers "no" when asked about a rung again.
+    """
+    if not run.curve or run.curve[-1].rung == run.config.rungs[-1]:
+        return False
+    rung = run.curve[-1].rung
+    if trial.user_attrs.get(PRUNED_AT) == rung:
+        return True
+    verdict = trial.should_prune()
+    if verdict:
+        trial.set_user_attr(PRUNED_AT, rung)
+    return verdict
 
 
 def result(run: Run, event: Event | None, chance: float) -> Result:
@@ -78,9 +91,9 @@ def result(run: Run, event: Event | None, chance: float) -> Result:
     return Result(Outcome.PRUNED, None, last)
 
 
-def out_of_memory(run: Run | None, chance: float, error: BaseException) -> Result:
+def out_of_memory(run: Run | None, chance: float, reason: str) -> Result:
     """The end of a run that did not fit into memory."""
-    return Result(Outcome.OOM, chance, _last(run) if run else None, reason=_first_line(error))
+    return Result(Outcome.OOM, chance, _last(run) if run else None, reason=first_line(reason))
 
 
 def failed(error: BaseException) -> Result:
@@ -88,7 +101,7 @@ def failed(error: BaseException) -> Result:
     return Result(
         Outcome.FAILED,
         None,
-        reason=f"{type(error).__name__}: {_first_line(error)}",
+        reason=f"{type(error).__name__}: {first_line(str(error))}",
         traceback="".join(traceback.format_exception(error)),
     )
 
@@ -127,5 +140,6 @@ def _last(run: Run) -> RungMetrics | None:
     return run.curve[-1] if run.curve else None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
+def first_line(text: str) -> str:
+    """The first line of an error's text, or that it has none."""
+    return (text.strip().splitlines() or ["no message"])[0]

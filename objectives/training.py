@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.norms import batch_norms
 from models.registry import variant
 from models.vit import ViT
 from objectives.batch_stats import recalibrated
@@ -219,7 +220,8 @@ def _measure(run: Run, rung: int) -> RungMetrics:
     grad_norm = float(nn.utils.get_total_norm(gradients))
     run.optimizer.zero_grad(set_to_none=True)
     validation, batch_size = run.data.validation, run.config.evaluation_batch_size
-    running = evaluate(run.model, validation, batch_size)
+    # Without BN there are no statistics to choose between.
+    running = evaluate(run.model, validation, batch_size) if batch_norms(run.model) else None
     began_s = time.perf_counter()
     with recalibrated(run.model, _recalibration_pixels(run)):
         judged = evaluate(run.model, validation, batch_size)
@@ -231,7 +233,7 @@ def _measure(run: Run, rung: int) -> RungMetrics:
         train_loss=float(segment.loss_sum) / segment.steps,
         val_loss=judged.loss,
         val_accuracy=judged.accuracy,
-        val_accuracy_running_stats=running.accuracy,
+        val_accuracy_running_stats=(running or judged).accuracy,
         val_top5_accuracy=judged.top5_accuracy,
         grad_norm=grad_norm,
         train_time_s=run.train_time_s,

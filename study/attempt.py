@@ -60,6 +60,16 @@ class LeaseLostError(Exception):
     """Another worker has taken the trial over; this one's results of it are dropped."""
 
 
+_NOT_THE_TRIALS_FAULT = (
+    LeaseLostError,
+    optuna.exceptions.UpdateFinishedTrialError,
+    optuna.exceptions.StorageInternalError,
+    SQLAlchemyError,
+    BnvitError,
+    OSError,
+)
+
+
 class Attempt:
     """A claimed trial in this worker's hands."""
 
@@ -70,6 +80,7 @@ class Attempt:
         study = job.study
         number = job.store.storage.get_trial(claim.trial_id).number
         study.sampler = sampler(job.identity, number)
+        study._thread_local.cached_all_trials = None  # else kept from a trial that was lost
         study.get_trials(deepcopy=False)  # Optuna's cache must know a trial before it is used
         self.trial = optuna.trial.Trial(study, claim.trial_id)
         self.label = TrialLabel(study.study_name, job.uuid, number)
@@ -86,12 +97,14 @@ class Attempt:
         """Train and finish the trial; None if it went back to its slot or to another worker."""
         with Beat(self.job.store, self.claim, self._images_seen):
             try:
-                return self._train_and_finish()
+                result = self._train()
+                if result is not None:
+                    return self._finish(result)
+                self._put_back()
+                return None
             except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
                 log.warning("trial %d was taken over by another worker", self.number)
                 return None
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
-                raise  # the store is lost, not the trial
             except OSError as error:
                 slots.release(self.job.store, self.claim)
                 raise StorageError(
@@ -101,30 +114,35 @@ class Attempt:
             except (BnvitError, KeyboardInterrupt):
                 slots.release(self.job.store, self.claim)
                 raise
-            except Exception as error:
-                if not objective.is_out_of_memory(error):
-                    result = objective.failed(error)
-                    log.error("trial %d failed: %s", self.number, result.reason)
-                    log.debug("%s", result.traceback)
-                    return self._finish(result)
-                reason = error
-        _free_memory(self.run_state)
-        return self._finish(objective.out_of_memory(self.run_state, self.job.chance, reason))
 
-    def _train_and_finish(self) -> Outcome | None:
-        config = self._configure()
-        run = self.run_state = self._start(config)
+    def _train(self) -> Result | None:
+        """How training ended, also by a bug or for want of memory; None if it was interrupted."""
+        try:
+            return self._train_to_the_end()
+        except _NOT_THE_TRIALS_FAULT:
+            raise
+        except Exception as error:
+            result = objective.failed(error)
+            reason = str(error) if objective.is_out_of_memory(error) else None
+        if reason is not None:  # out of the handler: the error held on to the memory
+            _free_memory(self.run_state)
+            return objective.out_of_memory(self.run_state, self.job.chance, reason)
+        log.error("trial %d failed: %s", self.number, result.reason)
+        log.debug("%s", result.traceback)
+        return result
+
+    def _train_to_the_end(self) -> Result | None:
+        run = self.run_state = self._start(self._configure())
         for metrics in run.curve:
             self._record(run, metrics)  # what an interrupted attempt had not told everybody
         event: Event | None = None
         for event in objective.events(self.trial, run, lambda: self.stop.requested):
             if isinstance(event, Pause):
                 self.checkpoints.save(self.number, run.state_dict())
-                self._put_back()
                 return None
             if isinstance(event, RungMetrics):
                 self._record(run, event)
-        return self._finish(objective.result(run, event, self.job.chance))
+        return objective.result(run, event, self.job.chance)
 
     def _configure(self) -> TrainConfig:
         identity = self.job.identity
@@ -201,8 +219,7 @@ class Attempt:
         assert result.value is not None
         assert self.run_state is not None
         with self.job.store.locked(_best_lock(self.job.study)):
-            best = best_value(self.job.study)
-            is_best = best is None or result.value > best
+            is_best = (result.value, -self.number) > _best(self.job.study)
             if is_best:
                 self.job.tracker.log_weights(self.run_id, self.run_state.weights())
             self.job.tracker.close_trial(self.run_id, result, "COMPLETE")
@@ -241,14 +258,14 @@ _OPTUNA_STATES = {
 }
 
 
-def best_value(study: optuna.Study) -> float | None:
-    """The best value of a trial that trained to its end; None if there is none."""
-    values = [
-        trial.value
+def _best(study: optuna.Study) -> tuple[float, int]:
+    """Value and negative number of the best trial: of equal ones the first, as in `Overview`."""
+    ranks = [
+        (trial.value, -trial.number)
         for trial in study.get_trials(deepcopy=False)
         if trial.user_attrs.get("outcome") == Outcome.COMPLETE and trial.value is not None
     ]
-    return max(values, default=None)
+    return max(ranks, default=(-1.0, 0))
 
 
 def _params(job: Job, config: TrainConfig, run: training.Run) -> dict[str, Any]:

@@ -21,7 +21,8 @@ class Checkpoints:
         """Replace the state of trial `number`, atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self._path(number).with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:  # given a path, torch hides why it cannot write
+            torch.save(state, file)
         temporary.replace(self._path(number))
 
     def load(self, number: int) -> dict[str, Any] | None:
@@ -40,8 +41,9 @@ class Checkpoints:
         return state
 
     def discard(self, number: int) -> None:
-        """Delete the state of a trial that has ended."""
-        self._path(number).unlink(missing_ok=True)
+        """Delete the state of a trial that has ended, and what killed savers left of it."""
+        for path in self.folder.glob(f"trial-{number}.*"):
+            path.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"trial-{number}.pt"

@@ -129,8 +129,8 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
 
     console, notes = _console(), _console(stderr=as_json)
     with (
-        stop_on_signals() as stop,
         open_session(request, settings, lambda line: _print(notes, line)) as session,
+        stop_on_signals() as stop,  # from here on; until then Ctrl-C ends the process at once
     ):
         for line in opening(session):
             _print(notes, line)
@@ -197,8 +197,12 @@ def show(study: str, storage: StorageOption = None, as_json: JsonOption = False)
 
 @app.command(epilog="Example: bnvit-study ui")
 def ui(
-    dashboard_port: Annotated[int, typer.Option(help="Port of Optuna Dashboard.")] = 8080,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    dashboard_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of Optuna Dashboard.")
+    ] = 8080,
+    mlflow_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")
+    ] = 5000,
     storage: StorageOption = None,
     mlflow: MlflowOption = None,
 ) -> None:
@@ -247,7 +251,7 @@ def main() -> None:
     except typer.exceptions.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped at once; the next run takes the open trial over", 130)
+        _fail("stopped at once", 130)
 
 
 def _fail(message: str, code: int) -> None:

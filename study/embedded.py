@@ -31,11 +31,24 @@ from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
 from study.system_account import check_reachable, server_account
 
 ROLE = "bnvit"
+PORT = 5432  # names the socket; said everywhere, as PGPORT in the environment may say another
 DATABASES = ("optuna", "mlflow")
 MAX_CONNECTIONS = 300
 PROBE_TIMEOUT_S = 5
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 on macOS, 108 on Linux
-NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "9p", "fuse.sshfs", "gpfs", "beegfs", "ceph")
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "afs",
+    "9p",
+    "fuse.sshfs",
+    "lustre",
+    "glusterfs",
+    "gpfs",
+    "beegfs",
+    "ceph",
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +71,8 @@ class EmbeddedPostgres:
 
     def url(self, database: str) -> str:
         """SQLAlchemy URL of one of `DATABASES`; it carries no secret."""
-        return f"postgresql+psycopg://{ROLE}@/{database}?host={quote(str(self._socket_dir))}"
+        socket_dir = quote(str(self._socket_dir))
+        return f"postgresql+psycopg://{ROLE}@/{database}?host={socket_dir}&port={PORT}"
 
     def __enter__(self) -> Self:
         try:
@@ -180,6 +194,7 @@ class EmbeddedPostgres:
             "listen_addresses = ''\n"
             f"unix_socket_directories = '\"{socket_dir}\"'\n"
             f"max_connections = {MAX_CONNECTIONS}\n"
+            f"port = {PORT}\n"  # part of the socket's name
         )
 
     def _answers(self) -> bool:
@@ -193,6 +208,7 @@ class EmbeddedPostgres:
     def _connect(self, database: str) -> psycopg.Connection:
         return psycopg.connect(
             host=str(self._socket_dir),
+            port=PORT,
             user=ROLE,
             dbname=database,
             autocommit=True,
@@ -207,7 +223,7 @@ class EmbeddedPostgres:
         """
         pid_file = self.data / "postmaster.pid"
         until = time.monotonic() + START_TIMEOUT_S
-        while pid_file.exists() and self._is_ours(int(pid_file.read_text().split()[0])):
+        while self._is_ours(_pid_in(pid_file)):
             if time.monotonic() > until:
                 raise StorageError(f"Postgres does not answer; see {self.log_file}")
             time.sleep(0.2)
@@ -215,7 +231,9 @@ class EmbeddedPostgres:
                 return
         pid_file.unlink(missing_ok=True)
 
-    def _is_ours(self, pid: int) -> bool:
+    def _is_ours(self, pid: int | None) -> bool:
+        if pid is None:
+            return False
         try:
             return str(self.data) in " ".join(psutil.Process(pid).cmdline())
         except psutil.Error:
@@ -244,6 +262,14 @@ def _lock(path: Path, operation: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _pid_in(pid_file: Path) -> int | None:
+    """The first number in a pid file; None if there is no file or nothing in it."""
+    try:
+        return int(pid_file.read_text().split()[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
 
 
 def _refuse_network_file_system(folder: Path) -> None:

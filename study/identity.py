@@ -9,6 +9,7 @@ from models.switches import SwitchValue, ViTSwitches
 from objectives.data import SPLIT_SEED
 from objectives.recipe import PRECISION, RECIPE
 from objectives.search_space import SearchSpace
+from study.errors import StorageError
 
 SCHEMA_VERSION = 1
 IDENTITY_KEY = "bnvit:identity"
@@ -77,6 +78,11 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
     stored = study.user_attrs.get(IDENTITY_KEY)
     if stored is None:
         return None
+    if stored.get("schema_version") != SCHEMA_VERSION:
+        raise StorageError(
+            f"the study '{study.study_name}' was written by another version of bnvit-study "
+            f"(schema {stored.get('schema_version')}, not {SCHEMA_VERSION}); use that version"
+        )
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     return StudyIdentity(**values)  # type: ignore[arg-type]  # written by as_dict
 

@@ -16,7 +16,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
-import requests
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
@@ -44,6 +43,7 @@ class MlflowTracker(NullTracker):
 
     def __init__(self, uri: str) -> None:
         """`uri` may carry a password: it is passed on, never printed."""
+        self.has_server = uri.startswith("http")
         with _errors_told():
             self.client = MlflowClient(tracking_uri=uri)
 
@@ -158,7 +158,8 @@ class MlflowTracker(NullTracker):
         for name in (study, f"{study}-{uuid[:8]}"):
             experiment: Experiment | None = self.client.get_experiment_by_name(name)
             if experiment is None:
-                location = artifacts.absolute().as_uri()
+                # A server keeps artifacts where all nodes reach them; a bare database cannot.
+                location = None if self.has_server else artifacts.absolute().as_uri()
                 tags = {"study_uuid": uuid, **EXPERIMENT_TAGS}
                 return str(self.client.create_experiment(name, location, tags))
             if experiment.tags.get("study_uuid") != uuid:
@@ -190,11 +191,15 @@ class MlflowTracker(NullTracker):
         self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
+# OSError: artifacts that cannot be written, requests' errors.
+_MLFLOW_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError)
+
+
 @contextmanager
 def _errors_told() -> Iterator[None]:
     try:
         yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
+    except _MLFLOW_ERRORS as error:
         reason = " ".join(str(error).split())
         raise TrackingError(f"MLflow refused: {reason[:300]}") from error
 

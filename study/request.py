@@ -41,6 +41,8 @@ class Request:
         self.space.check(variant(self.model))
         _at_least_one("trials", self.trials)
         _at_least_one("epochs", self.epochs)
+        if self.train_images is not None:
+            _at_least_one("train images", self.train_images)
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
         if self.seed < 0:
@@ -60,7 +62,7 @@ class Request:
         for name in ("lr", "batch_size"):
             low, high = getattr(asked.space, name)
             if (low, high) != getattr(default.space, name):
-                words += [f"--{name.replace('_', '-')}", f"{low:g}:{high:g}"]
+                words += [f"--{name.replace('_', '-')}", f"{low}:{high}"]
         for name, value in non_default(asked.switches).items():
             words += ["--set", f"{name}={value}"]
         return shlex.join([*words, "--fresh"] if asked.fresh else words)

@@ -25,10 +25,10 @@ from study.identity import (
 from study.overview import Overview, overview
 from study.request import Request
 from study.samplers import pruner
-from study.settings import Settings
+from study.settings import Settings, postgres_url
 from study.stop import Stop
-from study.storage import Store, open_store
-from study.tracking import NullTracker, open_tracker
+from study.storage import Store, open_store, probe
+from study.tracking import NullTracker, open_tracker, probe_tracking
 from study.worker import work
 
 CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
@@ -50,14 +50,14 @@ class Session:
         assert seen is not None  # it was created with an identity
         return seen
 
-    def refill(self) -> None:
-        """Make the slots that are missing for the requested total."""
+    def fill(self, trials: int | None = None) -> None:
+        """Make the slots that are missing for the study's total, which `trials` sets."""
         starts = self.job.identity.space.starts(self.job.identity.seed)
-        slots.fill(self.job.store, self.job.study, self.request.trials, starts)
+        slots.fill(self.job.store, self.job.study, starts, trials)
 
     def work(self, stop: Stop) -> None:
         """Train in this process until the study has ended or `stop` is set."""
-        work(self.job, stop, self.refill)
+        work(self.job, stop, self.fill)
         seen = self.overview()
         is_done = len(seen.ended) == len(seen.counted)
         if is_done and seen.best is not None:  # a crash may have left weights of others
@@ -75,6 +75,7 @@ def open_session(
     """
     request.check()
     settings.check()
+    probe_addresses(settings)
     device = device_of(request.device)
     source = dataset(request.dataset, settings.data_dir)
     say(f"data:    {request.dataset}")
@@ -89,8 +90,19 @@ def open_session(
             study, is_new = _create_or_resume(store, identity, request)
             job = _job(store, study, identity, data, device, tracker, settings.data_dir)
         session = Session(job, request, is_new)
-        session.refill()
+        session.fill(request.trials)
         yield session
+
+
+def probe_addresses(settings: Settings) -> None:
+    """Raise StorageError or TrackingError within 5 s where a given address does not answer."""
+    if settings.storage_url is not None:
+        probe(postgres_url(settings.storage_url))
+    uri = settings.mlflow_uri
+    if uri is not None and uri.startswith("postgresql"):
+        probe(postgres_url(uri))
+    elif uri is not None:
+        probe_tracking(uri)
 
 
 def identify(request: Request, data: SearchData) -> StudyIdentity:

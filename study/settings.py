@@ -13,7 +13,7 @@ from models.errors import InputError
 
 APP_NAME = "bnvit-study"
 TRACKING_OFF = "none"  # as an MLflow URI
-MLFLOW_SCHEMES = (TRACKING_OFF, "http://", "https://", "postgresql", "sqlite")
+MLFLOW_SCHEMES = ("http://", "https://", "postgresql", "sqlite")
 SYSTEM_DATA_DIR = Path("/var/lib") / APP_NAME
 
 
@@ -25,7 +25,9 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     """Where things are kept. Every field can be set as an environment variable."""
 
-    model_config = SettingsConfigDict(env_prefix="BNVIT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BNVIT_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     data_dir: Path = Field(default_factory=default_data_dir)
     storage_url: str | None = None  # a shared Postgres; None: the embedded server
@@ -47,9 +49,15 @@ class Settings(BaseSettings):
         """Raise InputError for an address that could never be used; connects to nothing."""
         if self.storage_url is not None:
             postgres_url(self.storage_url)
-        if self.mlflow_uri is not None and not self.mlflow_uri.startswith(MLFLOW_SCHEMES):
+        if self.mlflow_uri is None or self.mlflow_uri == TRACKING_OFF:
+            return
+        try:
+            make_url(self.mlflow_uri)
+        except (ArgumentError, ValueError):
+            raise InputError("the MLflow URI cannot be read; write http://HOST:PORT") from None
+        if not self.mlflow_uri.startswith(MLFLOW_SCHEMES):
             raise InputError(
-                f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES[1:])}, "
+                f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES)}, "
                 f"or be '{TRACKING_OFF}'"
             )
 
@@ -58,7 +66,7 @@ def postgres_url(text: str) -> URL:
     """`text` as a SQLAlchemy URL for psycopg; raises InputError if it is not Postgres'."""
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise InputError(
             "the storage URL cannot be read; write postgresql://USER:PASSWORD@HOST/DATABASE"
         ) from None

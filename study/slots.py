@@ -23,6 +23,8 @@ from study.storage import Store, metadata
 
 LEASE_S = 30  # a worker silent for so long has lost its trial
 BEAT_S = 5  # between two extensions of a lease
+TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
+NOBODY = ""  # as a lease's worker: the trial was put back in order
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ leases = sqlalchemy.Table(
     metadata,
     Column("trial_id", BigInteger, primary_key=True),
     Column("attempt", Integer, nullable=False),  # counts the claims of this trial
+    Column("crashes", Integer, nullable=False, default=0),  # claims that were never put back
     Column("worker", Text, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),  # by the server's clock
     Column("images_seen", BigInteger, nullable=False, default=0),  # progress, for the live table
@@ -55,13 +58,19 @@ class Claim:
     worker: str
 
 
-def fill(store: Store, study: optuna.Study, trials: int, starts: list[dict[str, Any]]) -> None:
-    """Make waiting + running + finished slots equal to `trials`; failed ones do not count.
+def fill(
+    store: Store, study: optuna.Study, starts: list[dict[str, Any]], trials: int | None = None
+) -> None:
+    """Make waiting + running + finished slots equal to the study's total; failed do not count.
 
-    The first slots carry the values in `starts`; the others are left to the sampler. Surplus
-    slots that nobody has claimed are withdrawn (they end as failed trials, without a run).
+    `trials` sets that total; without it the one set last holds. The first slots carry the values
+    in `starts`; the others are left to the sampler. Surplus slots that nobody has claimed are
+    withdrawn (they end as failed trials, without a run).
     """
     with store.locked(_fill_lock(study)):
+        if trials is not None:
+            study.set_user_attr(TOTAL_KEY, trials)
+        trials = int(study.user_attrs[TOTAL_KEY])
         existing = study.get_trials(deepcopy=False)
         counted = [trial for trial in existing if trial.state != TrialState.FAIL]
         for number in range(len(existing), len(existing) + trials - len(counted)):
@@ -102,7 +111,7 @@ def release(store: Store, claim: Claim) -> None:
         .where(still_ours)
         .values(state=TrialState.WAITING)
     )
-    expire = leases.update().where(*_ours(claim)).values(expires_at=func.now())
+    expire = leases.update().where(*_ours(claim)).values(expires_at=func.now(), worker=NOBODY)
     with store.engine.begin() as connection:
         connection.execute(put_back)
         connection.execute(expire)
@@ -116,7 +125,7 @@ def holds(store: Store, claim: Claim) -> bool:
 
 @dataclass
 class Beat:
-    """Extends a lease in the background, on a connection of its own, until it is stopped."""
+    """Extends a lease in the background until it is stopped."""
 
     store: Store
     claim: Claim
@@ -158,11 +167,17 @@ def _open_slots(study: optuna.Study) -> sqlalchemy.Select[Any]:
 
 def _take_lease(trial_id: int, worker: str) -> ReturningInsert[Any]:
     fresh = insert(leases).values(
-        trial_id=trial_id, attempt=1, worker=worker, expires_at=_expiry(), images_seen=0
+        trial_id=trial_id, attempt=1, crashes=0, worker=worker, expires_at=_expiry(), images_seen=0
     )
+    crashed = sqlalchemy.case((leases.c.worker == NOBODY, 0), else_=1)
     return fresh.on_conflict_do_update(
         index_elements=[leases.c.trial_id],
-        set_={"attempt": leases.c.attempt + 1, "worker": worker, "expires_at": _expiry()},
+        set_={
+            "attempt": leases.c.attempt + 1,
+            "crashes": leases.c.crashes + crashed,
+            "worker": worker,
+            "expires_at": _expiry(),
+        },
         where=leases.c.expires_at <= func.now(),
     ).returning(leases.c.attempt)
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import optuna
 import psycopg
+import psycopg.errors
+import psycopg.sql
 import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
+from objectives.objective import first_line
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.settings import Settings, postgres_url
@@ -56,6 +59,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
         if settings.storage_url is not None:
             url = postgres_url(settings.storage_url)
             probe(url)
+            if settings.mlflow_uri is None:
+                _ensure_database(url, MLFLOW_DATABASE)
             mlflow_url = url.set(database=MLFLOW_DATABASE)
             label = url.render_as_string(hide_password=True)
         else:
@@ -69,9 +74,10 @@ def open_store(settings: Settings) -> Iterator[Store]:
         try:
             yield store
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = first_line(str(error.__cause__ or error))
             raise StorageError(
-                f"the store was lost: {store.label} ({str(error).splitlines()[0]}); run the "
-                "same command again once it is back"
+                f"the store was lost: {store.label} ({reason}); run the same command again once "
+                "it is back"
             ) from error
 
 
@@ -86,12 +92,28 @@ def probe(url: URL) -> None:
     except psycopg.Error as error:
         raise StorageError(f"the storage URL {shown} cannot be used: {error}") from error
     if "password" in reason or "role" in reason:
-        advice = "check user and password in --storage or BNVIT_STORAGE_URL"
+        advice = "check user and password"
     elif "does not exist" in reason:
         advice = f"create it with: createdb {url.database}"
     else:
         advice = "check that the server runs and that host and port are right"
     raise StorageError(f"Postgres at {shown} cannot be reached ({reason}); {advice}")
+
+
+def _ensure_database(url: URL, name: str) -> None:
+    """Create database `name` in the server at `url` if it is missing."""
+    with psycopg.connect(libpq_url(url), connect_timeout=CONNECT_TIMEOUT_S, autocommit=True) as c:
+        if c.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            return
+        try:
+            c.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        except psycopg.errors.DuplicateDatabase:
+            return  # another process was first
+        except psycopg.Error as error:
+            raise StorageError(
+                f"MLflow's database cannot be created ({first_line(str(error))}); create it with: "
+                f"createdb {name}, or set MLFLOW_TRACKING_URI"
+            ) from error
 
 
 def libpq_url(url: URL) -> str:
@@ -110,10 +132,11 @@ def _open(url: URL, mlflow_url: URL, label: str) -> Store:
             metadata.create_all(connection)
             connection.commit()
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": SCHEMA_LOCK})
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        # Optuna raises RuntimeError for tables of another of its versions, saying what to do.
         engine.dispose()
         reason = " ".join(str(getattr(error, "orig", error)).split())
-        raise StorageError(f"the store cannot be opened ({reason}); check its rights") from error
+        raise StorageError(f"the store cannot be opened: {reason}") from error
     return Store(plain, mlflow_url.render_as_string(hide_password=False), storage, engine, label)
 
 

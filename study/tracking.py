@@ -1,12 +1,13 @@
 """Where trials are recorded: the calls that the service makes, and those calls switched off."""
 
-import urllib.error
+import http.client
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
 from torch import Tensor
 
 from objectives.metrics import RungMetrics
@@ -74,22 +75,27 @@ class NullTracker:
 
 
 def open_tracker(uri: str) -> NullTracker:
-    """The tracker at `uri`, probed first; raises TrackingError within 5 s if it is not there."""
+    """The tracker at `uri`, which `probe_tracking` has found to answer."""
     if uri == TRACKING_OFF:
         return NullTracker()
-    if uri.startswith(("http://", "https://")):
-        _probe(uri)
     from study.mlflow_tracker import MlflowTracker  # takes two seconds
 
     return MlflowTracker(uri)
 
 
-def _probe(uri: str) -> None:
+def probe_tracking(uri: str) -> None:
+    """Raise TrackingError within 5 s if no MLflow server answers at an http address.
+
+    A database is probed as such when it is opened.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    shown = make_url(uri).render_as_string(hide_password=True)
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
             return
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise TrackingError(
-            f"MLflow at {uri} does not answer ({error}); start it, or set --mlflow or "
+            f"MLflow at {shown} does not answer ({error}); start it, or set --mlflow or "
             f"MLFLOW_TRACKING_URI ('{TRACKING_OFF}' switches tracking off)"
         ) from error

@@ -171,5 +171,5 @@ def test_lack_of_memory_is_told_from_other_errors() -> None:
 
 
 def test_out_of_memory_is_worth_chance_with_or_without_a_run() -> None:
-    result = out_of_memory(None, CHANCE, torch.OutOfMemoryError("CUDA out of memory.\nTried to"))
+    result = out_of_memory(None, CHANCE, "CUDA out of memory.\nTried to")
     assert result == Result(Outcome.OOM, CHANCE, reason="CUDA out of memory.")

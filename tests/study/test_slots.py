@@ -31,7 +31,7 @@ def states(study: optuna.Study) -> list[str]:
 def test_slots_are_made_once_with_their_start_values(store: Store, study: optuna.Study) -> None:
     starts = [{"lr": 0.1}, {"lr": 0.2}]
     for _ in range(2):
-        slots.fill(store, study, 3, starts)
+        slots.fill(store, study, starts, 3)
     trials = study.get_trials()
     assert states(study) == ["WAITING"] * 3
     fixed = [trial.system_attrs["fixed_params"] for trial in trials]
@@ -40,12 +40,12 @@ def test_slots_are_made_once_with_their_start_values(store: Store, study: optuna
 
 def test_many_fillers_make_exactly_the_slots_asked_for(store: Store, study: optuna.Study) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: slots.fill(store, study, 20, []), range(4)))
+        list(pool.map(lambda _: slots.fill(store, study, [], 20), range(4)))
     assert len(study.get_trials()) == 20
 
 
 def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, 12, [])
+    slots.fill(store, study, [], 12)
     claims: list[Claim] = []
     lock = threading.Lock()
 
@@ -62,7 +62,7 @@ def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Stud
 
 
 def test_a_live_lease_keeps_others_away(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     assert slots.claim(store, study, "a") is not None
     assert slots.claim(store, study, "b") is None
 
@@ -71,7 +71,7 @@ def test_a_live_lease_keeps_others_away(store: Store, study: optuna.Study) -> No
 def test_an_expired_lease_is_taken_over_and_its_holder_knows(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     first = slots.claim(store, study, "a")
     second = slots.claim(store, study, "b")
     assert first is not None
@@ -79,6 +79,7 @@ def test_an_expired_lease_is_taken_over_and_its_holder_knows(
     assert (second.trial_id, second.attempt) == (first.trial_id, 2)
     assert not slots.holds(store, first)
     assert slots.holds(store, second)
+    assert _lease(store, second)["crashes"] == 1
     slots.release(store, first)  # too late: the trial is another's
     assert states(study) == ["RUNNING"]
 
@@ -86,7 +87,7 @@ def test_an_expired_lease_is_taken_over_and_its_holder_knows(
 def test_a_worker_that_died_between_lease_and_flip_leaves_a_claimable_slot(
     store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     with monkeypatch.context() as patch:
         patch.setattr(slots, "LEASE_S", 0)
         patch.setattr(store.storage, "set_trial_state_values", lambda *_: _die())
@@ -105,7 +106,7 @@ def _die() -> None:
 def test_a_released_trial_waits_with_its_parameters_and_rungs(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     claim = slots.claim(store, study, "a")
     assert claim is not None
     study.get_trials()
@@ -119,11 +120,14 @@ def test_a_released_trial_waits_with_its_parameters_and_rungs(
         {"lr": lr},
         {10: 0.5},
     )
-    assert slots.claim(store, study, "b") is not None
+    again = slots.claim(store, study, "b")
+    assert again is not None
+    lease = _lease(store, again)
+    assert (lease["attempt"], lease["crashes"]) == (2, 0)
 
 
 def test_a_finished_trial_is_never_claimed(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     claim = slots.claim(store, study, "a")
     assert claim is not None
     study.tell(0, 1.0)
@@ -136,7 +140,7 @@ def test_the_beat_extends_the_lease_and_tells_the_progress(
     store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "BEAT_S", 0.05)
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     claim = slots.claim(store, study, "a")
     assert claim is not None
     told = threading.Event()
@@ -162,10 +166,10 @@ def _lease(store: Store, claim: Claim) -> dict[str, object]:
 def test_a_failed_trial_is_replaced_and_a_surplus_withdrawn(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, 3, [])
+    slots.fill(store, study, [], 3)
     assert slots.claim(store, study, "a") is not None
     study.tell(0, state=TrialState.FAIL)
-    slots.fill(store, study, 3, [])
+    slots.fill(store, study, [])  # the total set last
     assert states(study) == ["FAIL", "WAITING", "WAITING", "WAITING"]
-    slots.fill(store, study, 1, [])
+    slots.fill(store, study, [], 1)
     assert states(study) == ["FAIL", "WAITING", "FAIL", "FAIL"]
