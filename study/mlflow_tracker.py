@@ -153,6 +153,12 @@ class MlflowTracker(NullTracker):
             else:
                 self.client.update_run(runs.parent_run_id, status="SCHEDULED")
 
+    def disconnect(self) -> None:
+        """Close the connections to MLflow's database; MLflow itself never does."""
+        engine = getattr(self.client._tracking_client.store, "engine", None)
+        if engine is not None:
+            engine.dispose()
+
     def _experiment(self, study: str, uuid: str, artifacts: Path) -> str:
         """The study's experiment; another study of that name in this MLflow keeps its own."""
         for name in (study, f"{study}-{uuid[:8]}"):

@@ -89,9 +89,12 @@ def open_session(
             tracker = open_tracker(uri)
             study, is_new = _create_or_resume(store, identity, request)
             job = _job(store, study, identity, data, device, tracker, settings.data_dir)
-        session = Session(job, request, is_new)
-        session.fill(request.trials)
-        yield session
+        try:
+            session = Session(job, request, is_new)
+            session.fill(request.trials)
+            yield session
+        finally:
+            tracker.disconnect()
 
 
 def probe_addresses(settings: Settings) -> None:

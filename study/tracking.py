@@ -73,6 +73,9 @@ class NullTracker:
     def close_study(self, runs: StudyRuns | None, finished: bool) -> None:
         """Say on the parent run whether all trials have ended."""
 
+    def disconnect(self) -> None:
+        """Close the connections to where things are recorded."""
+
 
 def open_tracker(uri: str) -> NullTracker:
     """The tracker at `uri`, which `probe_tracking` has found to answer."""

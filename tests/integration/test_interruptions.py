@@ -8,6 +8,7 @@ import psutil
 from mlflow.entities import Run
 
 from study.embedded import EmbeddedPostgres
+from study.mlflow_tracker import MlflowTracker
 from tests.integration.processes import STUDY, TINY_RUN, finish, show, start, wait_for_line
 
 
@@ -29,7 +30,7 @@ def trial_runs(data_dir: Path) -> list[tuple[Run, dict[str, list[int]]]]:
                 for name in run.data.metrics
             }
             told.append((run, histories))
-        client._tracking_client.store.engine.dispose()
+        MlflowTracker(server.url("mlflow")).disconnect()  # MLflow shares its engine
     return told
 
 

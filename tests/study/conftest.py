@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from study.mlflow_tracker import MlflowTracker
 from study.request import Request
 from study.service import Session, open_session
 from study.settings import Settings
@@ -33,6 +34,7 @@ def store(settings: Settings) -> Iterator[Store]:
     """An open store; it keeps the server alive for the whole session."""
     with open_store(settings) as opened:
         yield opened
+        MlflowTracker(opened.mlflow_url).disconnect()  # for all clients: MLflow shares its engine
 
 
 @pytest.fixture
