@@ -1,7 +1,7 @@
 """Create or resume a study, fill its slots, wait, and say how it stands."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -81,20 +81,18 @@ def open_session(
     say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
-    with open_store(settings) as store:
+    with open_store(settings) as store, ExitStack() as stack:
         uri = settings.mlflow_uri or store.mlflow_url
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
         with store.locked(CREATE_LOCK):
             tracker = open_tracker(uri)
+            stack.callback(tracker.disconnect)
             study, is_new = _create_or_resume(store, identity, request)
             job = _job(store, study, identity, data, device, tracker, settings.data_dir)
-        try:
-            session = Session(job, request, is_new)
-            session.fill(request.trials)
-            yield session
-        finally:
-            tracker.disconnect()
+        session = Session(job, request, is_new)
+        session.fill(request.trials)
+        yield session
 
 
 def probe_addresses(settings: Settings) -> None:
