@@ -71,6 +71,17 @@ def test_a_study_ends_with_exactly_its_trials(store: Store, small: Request, sear
     assert seen.best.rungs == seen.identity.rungs
 
 
+def test_start_points_of_a_large_study_only_scout(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small, trials=12)
+    seen = seen_in(store, small)
+    first = seen.identity.rungs[:1]
+    assert [(row.outcome, row.rungs) for row in seen.trials[:4]] == [("pruned", first)] * 4
+    assert any(len(row.rungs) > 1 for row in seen.trials[4:])
+    assert seen.model_based == 8
+
+
 def test_every_trial_has_one_mlflow_run_with_every_rung_once(
     store: Store, small: Request, search: Search
 ) -> None:
