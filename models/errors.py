@@ -4,6 +4,11 @@
 """
 
 
+def first_line(text: str) -> str:
+    """The first line of an error's text, or that it has none."""
+    return (text.strip().splitlines() or ["no message"])[0]
+
+
 class BnvitError(Exception):
     """A known failure: the command line prints its message and exits with `exit_code`."""
 

@@ -9,6 +9,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
+from models.errors import first_line
 from objectives.metrics import Diverged, Event, RungMetrics
 from objectives.training import Run, train
 
@@ -138,8 +139,3 @@ def tell(trial: optuna.Trial, result: Result) -> None:
 
 def _last(run: Run) -> RungMetrics | None:
     return run.curve[-1] if run.curve else None
-
-
-def first_line(text: str) -> str:
-    """The first line of an error's text, or that it has none."""
-    return (text.strip().splitlines() or ["no message"])[0]

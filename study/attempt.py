@@ -133,15 +133,17 @@ class Attempt:
 
     def _train_to_the_end(self) -> Result | None:
         run = self.run_state = self._start(self._configure())
-        for metrics in run.curve:
-            self._record(run, metrics)  # what an interrupted attempt had not told everybody
+        for metrics in run.curve:  # what an interrupted attempt had not told everybody
+            self._record(metrics)
+            objective.report(self.trial, metrics)
         event: Event | None = None
         for event in objective.events(self.trial, run, lambda: self.stop.requested):
             if isinstance(event, Pause):
                 self.checkpoints.save(self.number, run.state_dict())
                 return None
             if isinstance(event, RungMetrics):
-                self._record(run, event)
+                self._record(event)
+                self.checkpoints.save(self.number, run.state_dict())
         return objective.result(run, event, self.job.chance)
 
     def _configure(self) -> TrainConfig:
@@ -182,20 +184,16 @@ class Attempt:
             return run
         try:
             run.load_state_dict(state)
-        except StateError as error:
+            log.info("trial %d goes on from %d images", self.number, run.images_seen)
+        except StateError as error:  # raised before anything was loaded
             log.warning("trial %d starts afresh: %s", self.number, error)
-            return training.start(config, self.job.data, self.job.device)
-        log.info("trial %d goes on from %d images", self.number, run.images_seen)
         return run
 
-    def _record(self, run: training.Run, metrics: RungMetrics) -> None:
-        """Tell MLflow and keep the state; Optuna is told by `objective.events` or here again."""
+    def _record(self, metrics: RungMetrics) -> None:
+        """Tell MLflow of a rung; `objective.events` then tells Optuna."""
         self._check_lease()
         self.job.tracker.log_rung(self.run_id, metrics)
-        objective.report(self.trial, metrics)
         self._set_attr("images_seen", metrics.images_seen)
-        if metrics is run.curve[-1]:
-            self.checkpoints.save(self.number, run.state_dict())
 
     def _finish(self, result: Result) -> Outcome:
         self._check_lease()

@@ -12,7 +12,7 @@ import psycopg.sql
 import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
-from objectives.objective import first_line
+from models.errors import first_line
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.settings import Settings, postgres_url
