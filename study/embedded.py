@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -105,6 +105,9 @@ class EmbeddedPostgres:
                 if self._answers():
                     self._control("stop", "-m", "fast")
                 self._host_file.unlink(missing_ok=True)
+                if self._socket_dir.parent != self.folder:
+                    with suppress(FileNotFoundError):  # the temporary folder was tidied up
+                        self._socket_dir.rmdir()
 
     @property
     def _host_file(self) -> Path:
@@ -124,12 +127,14 @@ class EmbeddedPostgres:
         _refuse_network_file_system(self.folder)
         if os.geteuid() == 0:
             check_reachable(self.data, self._account)
-        for path in (self.folder, self._socket_dir):
-            path.mkdir(mode=0o700, exist_ok=True)
-            if path.stat().st_uid not in (os.geteuid(), self._account.pw_uid):
-                raise StorageError(f"{path} belongs to another account; remove it or move away")
-            os.chown(path, self._account.pw_uid, self._account.pw_gid)
-            path.chmod(0o700)
+        self._make_private(self.folder)
+
+    def _make_private(self, path: Path) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_uid not in (os.geteuid(), self._account.pw_uid):
+            raise StorageError(f"{path} belongs to another account; remove it or move away")
+        os.chown(path, self._account.pw_uid, self._account.pw_gid)
+        path.chmod(0o700)
 
     @contextmanager
     def _startup_lock(self) -> Iterator[None]:
@@ -153,6 +158,7 @@ class EmbeddedPostgres:
 
     def _ensure_running(self) -> None:
         self._refuse_other_host()
+        self._make_private(self._socket_dir)
         if not self.exists():
             self._initialise()
         if not self._answers():

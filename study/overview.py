@@ -74,9 +74,14 @@ class Overview:
         return sum(row.suggested_by in MODEL_BASED for row in self.counted)
 
     @property
+    def images_trained(self) -> int:
+        """Images trained on by all trials."""
+        return sum(row.images_seen for row in self.trials)
+
+    @property
     def epochs_trained(self) -> float:
         """Epochs' worth of images trained by all trials."""
-        return sum(row.images_seen for row in self.trials) / self.identity.train_images
+        return self.images_trained / self.identity.train_images
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -19,11 +19,11 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from objectives.objective import Outcome
+from study.forecast import images_left
 from study.overview import Overview, TrialRow
 from study.service import Session
 
 REFRESH_S = 1.0
-ENDED_FOR_ESTIMATE = 3  # trials; the first ones are not typical: nothing to be pruned against
 LIVE_MARGIN = 5  # lines of a terminal that the live table leaves to others
 _STYLES = {
     Outcome.COMPLETE: "green",
@@ -73,15 +73,14 @@ class _Clock:
 
     def __init__(self, seen: Overview) -> None:
         self.began_s = time.monotonic()
-        self.ended_before = len(seen.ended)
+        self.images_before = seen.images_trained
 
     def left(self, seen: Overview) -> str:
-        """Time left in words; empty while there is nothing to go by."""
-        ended = len(seen.ended) - self.ended_before
-        open_trials = len(seen.counted) - len(seen.ended)
-        if ended < ENDED_FOR_ESTIMATE or open_trials < 1:
+        """Time left in words; empty while there is nothing to go by, or nothing left."""
+        trained = seen.images_trained - self.images_before
+        if trained < seen.identity.rungs[0] or len(seen.ended) == len(seen.counted):
             return ""
-        seconds = (time.monotonic() - self.began_s) / ended * open_trials
+        seconds = (time.monotonic() - self.began_s) / trained * images_left(seen)
         return f"about {timedelta(seconds=round(seconds))} left"
 
 
@@ -156,7 +155,7 @@ def _cells(row: TrialRow, train_images: int) -> list[str | Text]:
         f"{row.val_accuracy:.2%}" if row.val_accuracy is not None else "",
         f"{row.lr:.2e}" if row.lr is not None else "",
         str(row.batch_size) if row.batch_size is not None else "",
-        f"{row.images_seen / train_images:.2f}" if row.images_seen else "",
+        f"{row.images_seen / train_images:.3g}" if row.images_seen else "",
         row.suggested_by or "",
         took,
     ]

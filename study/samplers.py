@@ -11,6 +11,11 @@ from study.slots import TOTAL_KEY
 SCOUTED_TRIALS = 3 * START_POINTS  # a study's total from which on its start points only scout
 
 
+def is_scout(trial_number: int, trials: int) -> bool:
+    """Whether a trial of a study of `trials` only scouts: it ends at its first rung."""
+    return trials >= SCOUTED_TRIALS and trial_number < START_POINTS
+
+
 class ScoutingHalvingPruner(optuna.pruners.SuccessiveHalvingPruner):
     """Asynchronous successive halving whose start points only scout: they end at their first rung.
 
@@ -24,8 +29,7 @@ class ScoutingHalvingPruner(optuna.pruners.SuccessiveHalvingPruner):
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether `trial` ends at the rung that it has just reported."""
         verdict = super().prune(study, trial)  # records the rung, for others to compare with
-        is_large = study.user_attrs[TOTAL_KEY] >= SCOUTED_TRIALS
-        return verdict or (is_large and trial.number < START_POINTS)
+        return verdict or is_scout(trial.number, study.user_attrs[TOTAL_KEY])
 
 
 def sampler(identity: StudyIdentity, trial_number: int) -> optuna.samplers.BaseSampler:

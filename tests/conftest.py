@@ -1,8 +1,8 @@
 """Real parts for all tests: a data folder, an embedded Postgres, a small piece of MNIST."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,19 +21,20 @@ CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tiny models: threads would only wait for each other
 
 
-def new_data_dir() -> Path:
-    """A data folder that the server's account may enter also where the tests run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="bnvit-test-"))
-    folder.chmod(0o755)
-    return folder
+@contextmanager
+def new_data_dir() -> Iterator[Path]:
+    """An empty data folder that the server's account may enter also where the tests run as root."""
+    with tempfile.TemporaryDirectory(prefix="bnvit-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """An empty data folder of the test's own."""
-    folder = new_data_dir()
-    yield folder
-    shutil.rmtree(folder)
+    """A data folder of the test's own."""
+    with new_data_dir() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -30,19 +30,18 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def links() -> Iterator[dict[str, str]]:
     """The pages that `bnvit-study ui` prints for a study of 20 trials; all ends with it."""
-    data_dir = new_data_dir()
-    code, _, err = finish(start(f"{TINY_RUN} --trials 20 --epochs 1", data_dir), timeout_s=240)
-    assert code == 0, err
-    ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
-    process = start(f"ui {ports}", data_dir)
-    lines = wait_for_line(process, "Ctrl-C")
-    children = psutil.Process(process.pid).children(recursive=True)
-    yield dict(line.split() for line in lines if line.startswith("  "))
-    process.send_signal(signal.SIGINT)
-    code, _, err = finish(process, timeout_s=60)
-    assert (code, err) == (0, "")
-    until(lambda: not any(_is_alive(child) for child in children))
-    shutil.rmtree(data_dir)
+    with new_data_dir() as data_dir:
+        code, _, err = finish(start(f"{TINY_RUN} --trials 20 --epochs 1", data_dir), timeout_s=240)
+        assert code == 0, err
+        ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
+        process = start(f"ui {ports}", data_dir)
+        lines = wait_for_line(process, "Ctrl-C")
+        children = psutil.Process(process.pid).children(recursive=True)
+        yield dict(line.split() for line in lines if line.startswith("  "))
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process, timeout_s=60)
+        assert (code, err) == (0, "")
+        until(lambda: not any(_is_alive(child) for child in children))
 
 
 def _is_alive(process: psutil.Process) -> bool:

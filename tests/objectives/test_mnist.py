@@ -75,9 +75,8 @@ def is_whole(folder: Path) -> bool:
 @pytest.fixture(scope="module")
 def fetched() -> Iterator[Path]:
     """MNIST from the real sources, fetched by two processes at once into one empty folder."""
-    data_dir = new_data_dir()
-    folder = data_dir / "datasets" / "mnist"
-    try:
+    with new_data_dir() as data_dir:
+        folder = data_dir / "datasets" / "mnist"
         processes = [python(FETCH, folder) for _ in range(2)]
         said = [process.communicate()[0] for process in processes]
         statuses = [process.returncode for process in processes]
@@ -86,8 +85,6 @@ def fetched() -> Iterator[Path]:
         assert statuses == [0, 0], said
         assert sorted(map(bool, said)) == [False, True], "one fetches, the other waits for it"
         yield folder
-    finally:
-        shutil.rmtree(data_dir)
 
 
 @pytest.fixture

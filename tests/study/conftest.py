@@ -1,6 +1,5 @@
 """One embedded server and one data folder for the tests of the service."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,8 @@ from tests.conftest import SUBSET, TINY, new_data_dir
 @pytest.fixture(scope="session")
 def shared_dir() -> Iterator[Path]:
     """A data folder that the tests of a session share."""
-    folder = new_data_dir()
-    yield folder
-    shutil.rmtree(folder)
+    with new_data_dir() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

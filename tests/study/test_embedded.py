@@ -190,6 +190,8 @@ def test_a_long_path_gets_a_socket_elsewhere(data_dir: Path) -> None:
     deep = data_dir / ("x" * 60) / ("y" * 60) / "postgres"
     with EmbeddedPostgres(deep) as server:
         assert answers(server)
+        assert server._socket_dir.is_dir()
+    assert not server._socket_dir.exists()
 
 
 def test_a_path_with_spaces_works(data_dir: Path) -> None:

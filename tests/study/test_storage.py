@@ -20,22 +20,25 @@ PASSWORD = "correct-horse"
 @pytest.fixture(scope="module")
 def tcp_server() -> Iterator[str]:
     """host:port of a server that asks for passwords, as a team would share it."""
-    folder = new_data_dir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = EmbeddedPostgres(folder / "postgres")
-    with server:
-        (server.data / "pg_hba.conf").write_text(
-            "local all all peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
-        )
-        with psycopg.connect(server.url("postgres").replace("+psycopg", ""), autocommit=True) as c:
-            c.execute(f"ALTER ROLE bnvit PASSWORD '{PASSWORD}'".encode())
-            c.execute("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
-            c.execute(f"ALTER SYSTEM SET port = {port}".encode())
-    _restart_as_tcp(server)
-    yield f"127.0.0.1:{port}"
-    server._control("stop", "-m", "fast")
+    with new_data_dir() as folder:
+        server = EmbeddedPostgres(folder / "postgres")
+        with server:
+            (server.data / "pg_hba.conf").write_text(
+                "local all all peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            )
+            admin_url = server.url("postgres").replace("+psycopg", "")
+            with psycopg.connect(admin_url, autocommit=True) as admin:
+                admin.execute(f"ALTER ROLE bnvit PASSWORD '{PASSWORD}'".encode())
+                admin.execute("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
+                admin.execute(f"ALTER SYSTEM SET port = {port}".encode())
+        _restart_as_tcp(server)
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server._control("stop", "-m", "fast")
 
 
 def _restart_as_tcp(server: EmbeddedPostgres) -> None:
