@@ -1,5 +1,6 @@
 """Create or resume a study, fill its slots, wait, and say how it stands."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -177,6 +178,9 @@ def _create_or_resume(
         study = optuna.create_study(
             study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
         )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(["val_accuracy"])  # on the dashboard's axes
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())
     return study, True

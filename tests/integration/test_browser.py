@@ -84,6 +84,7 @@ def test_optuna_dashboard_shows_the_study_and_its_20_trials(
     page.goto(links["trials:"])
     expect(page.get_by_text(STUDY).first).to_be_visible()
     expect(page.get_by_role("heading", name="History")).to_be_visible()
+    expect(page.get_by_text("val_accuracy").first).to_be_visible()
     expect(page.get_by_role("heading", name="Intermediate values")).to_be_visible()
     screenshot(page, "dashboard")
     page.goto(f"{links['trials:']}/trials")
