@@ -1,6 +1,8 @@
 """One claim's way from suggestion to outcome."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from study.stop import Stop
 from study.storage import Store
 from study.tracking import NullTracker, StudyRuns, TrialLabel
 
+_WEIGHTS_LOCK = 7_231_200_000  # advisory lock; plus the study's id in Optuna
+
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +53,12 @@ class Job:
     def uuid(self) -> str:
         """The study's identity across stores."""
         return str(self.study.user_attrs[UUID_KEY])
+
+    @contextmanager
+    def weights_locked(self) -> Iterator[None]:
+        """Held by the one worker that changes which trial's weights are kept."""
+        with self.store.locked(_WEIGHTS_LOCK + self.study._study_id):
+            yield
 
     @property
     def chance(self) -> float:
@@ -216,7 +226,7 @@ class Attempt:
         """Keep the weights if this is the best trial so far; one worker decides at a time."""
         assert result.value is not None
         assert self.run_state is not None
-        with self.job.store.locked(_best_lock(self.job.study)):
+        with self.job.weights_locked():
             is_best = (result.value, -self.number) > _best(self.job.study)
             if is_best:
                 self.job.tracker.log_weights(self.run_id, self.run_state.weights())
@@ -234,6 +244,7 @@ class Attempt:
     def _put_back(self) -> None:
         self._check_lease()
         self.job.tracker.put_back(self.run_id)
+        self._set_attr("images_seen", self._images_seen())
         slots.release(self.job.store, self.claim)
 
     def _check_lease(self) -> None:
@@ -288,7 +299,3 @@ def _free_memory(run: training.Run | None) -> None:
         run.optimizer.state.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _best_lock(study: optuna.Study) -> int:
-    return 7_231_200_000 + study._study_id

@@ -13,6 +13,7 @@ from typing import Any
 
 # Read by MLflow while it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is ours
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
@@ -75,12 +76,11 @@ class MlflowTracker(NullTracker):
                     "trial_key": label.key,
                     "study": label.study,
                     "trial_number": str(label.number),
-                    "outcome": "running",
-                    "optuna_state": "RUNNING",
                 }
                 name = f"{label.study} #{label.number}"
                 run = self.client.create_run(runs.experiment_id, tags=tags, run_name=name)
             run_id = str(run.info.run_id)
+            self._set_tags(run_id, {"outcome": "running", "optuna_state": "RUNNING"})
             self.client.update_run(run_id, status="RUNNING")
             if CONFIG_FILE not in {file.path for file in self.client.list_artifacts(run_id)}:
                 self._log_params(run, params)
@@ -117,7 +117,9 @@ class MlflowTracker(NullTracker):
         with _errors_told():
             for run in self._search(runs.experiment_id, "tags.has_weights = 'true'"):
                 if run.info.run_id != keep:
-                    repository = get_artifact_repository(run.info.artifact_uri)
+                    repository = get_artifact_repository(
+                        run.info.artifact_uri, self.client.tracking_uri
+                    )
                     repository.delete_artifacts(WEIGHTS_FILE)
                     self.client.delete_tag(run.info.run_id, "has_weights")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,13 @@ def wait_for_line(process: "subprocess.Popen[str]", part: str) -> list[str]:
         if part in line:
             return lines
     raise AssertionError(f"ended without '{part}': {lines}")
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:

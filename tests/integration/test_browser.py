@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,18 +12,20 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import new_data_dir
-from tests.integration.processes import STUDY, TINY_RUN, finish, start, until, wait_for_line
+from tests.integration.processes import (
+    STUDY,
+    TINY_RUN,
+    finish,
+    free_port,
+    start,
+    until,
+    wait_for_line,
+)
 
 CHROMIUM = shutil.which("chromium")
 TIMEOUT_MS = 60_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

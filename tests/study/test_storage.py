@@ -1,6 +1,5 @@
 """Opening the store: a shared server over TCP, and all that can be wrong with it."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from study.errors import StorageError
 from study.settings import Settings, postgres_url
 from study.storage import open_store
 from tests.conftest import new_data_dir
+from tests.integration.processes import free_port
 
 PASSWORD = "correct-horse"
 
@@ -20,9 +20,7 @@ PASSWORD = "correct-horse"
 @pytest.fixture(scope="module")
 def tcp_server() -> Iterator[str]:
     """host:port of a server that asks for passwords, as a team would share it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with new_data_dir() as folder:
         server = EmbeddedPostgres(folder / "postgres")
         with server:

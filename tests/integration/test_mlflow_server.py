@@ -1,0 +1,66 @@
+"""A study recorded by an MLflow server over http, as a team shares one."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.integration.processes import STUDY, TINY_RUN, finish, free_port, start, until
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Address of an MLflow server with its own database and its own place for artifacts."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    until(lambda: process.poll() is not None or _answers(url))
+    assert process.returncode is None, (tmp_path / "server.log").read_text()
+    yield url
+    process.terminate()
+    process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights(
+    server: str, data_dir: Path
+) -> None:
+    command = f"{TINY_RUN} --trials 6 --epochs 1 --pruner none --mlflow {server}"
+    code, out, err = finish(start(f"{command} --json", data_dir), timeout_s=240)
+    assert code == 0, err
+    told = json.loads(out)
+    client = mlflow.MlflowClient(tracking_uri=server)
+    experiment = client.get_experiment_by_name(STUDY)
+    assert experiment is not None
+    assert experiment.artifact_location.startswith("mlflow-artifacts:")
+    weights = {}
+    for row in told["trials"]:
+        run = client.get_run(row["mlflow_run_id"])
+        assert run.data.tags["outcome"] == "complete"
+        assert run.data.metrics["val_accuracy"] == row["val_accuracy"]
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        weights[row["number"]] = "model.safetensors" in files
+    accuracies = [row["val_accuracy"] for row in told["trials"]]
+    assert accuracies.index(max(accuracies)) > 0, "the first trial is best: none replaced it"
+    assert [number for number, kept in weights.items() if kept] == [told["best"]["number"]]
+    code, out, err = finish(start(command, data_dir))
+    assert (code, err) == (0, "")
+    assert f"--mlflow {server}" in out
