@@ -33,7 +33,7 @@ gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, e
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV), a few minutes the first time"

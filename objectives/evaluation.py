@@ -22,7 +22,8 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
     """Evaluate `model` in evaluation mode on `split`; its modes are restored."""
-    totals = torch.zeros(3, dtype=torch.float64, device=split.labels.device)
+    device = split.labels.device
+    totals = torch.zeros(3, dtype=sums_dtype(device), device=device)
     with modes_kept(model):
         model.eval()
         for start in range(0, len(split), batch_size):
@@ -32,8 +33,14 @@ def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
     return Evaluation(loss, top1, top5)
 
 
+def sums_dtype(device: torch.device) -> torch.dtype:
+    """For sums over many batches: float64, where the device has it; Apple's GPUs have not."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed loss, top-1 and top-5 hits of logits (B, classes): (3,) float64."""
+    """Summed loss, top-1 and top-5 hits of logits (B, classes): (3,), for long sums."""
     loss = F.cross_entropy(logits, labels, reduction="sum")
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-    return torch.stack((loss.double(), ranked[:, 0].sum().double(), ranked.sum().double()))
+    sums = torch.stack((loss, ranked[:, 0].sum(), ranked.sum()))
+    return sums.to(sums_dtype(logits.device))

@@ -28,7 +28,11 @@ FILES = {
 
 def check(folder: Path) -> Path:
     """`folder` itself, if all four files are in it; raises DataError naming those missing."""
-    missing = [name for pair in FILES.values() for name in pair if not (folder / name).is_file()]
+    names = [name for pair in FILES.values() for name in pair]
+    try:
+        missing = [name for name in names if not (folder / name).is_file()]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error
     if missing:
         raise DataError(f"no {', '.join(missing)} in {folder}; put the uncompressed files there")
     return folder

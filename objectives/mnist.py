@@ -52,11 +52,11 @@ def fetch(folder: Path) -> Path:
 
     Raises DataError naming the files, the folder and what was tried.
     """
-    if _verified(folder):
-        return folder
-    from filelock import FileLock  # here: GPU machines read local files and often lack it
-
     try:
+        if _verified(folder):
+            return folder
+        from filelock import FileLock  # here: GPU machines read local files and often lack it
+
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{folder.name}.lock"):
             if not _verified(folder):

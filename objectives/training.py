@@ -16,7 +16,7 @@ from models.vit import ViT
 from objectives.batch_stats import recalibrated
 from objectives.data import SearchData, as_pixels
 from objectives.errors import StateError
-from objectives.evaluation import evaluate
+from objectives.evaluation import evaluate, sums_dtype
 from objectives.metrics import Diverged, Event, Pause, RungMetrics
 from objectives.order import batches
 from objectives.recipe import TrainConfig
@@ -28,7 +28,7 @@ WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
 class Segment:
     """Sums over the steps since the last rung, on the device so that adding never waits for it."""
 
-    loss_sum: Tensor  # () float64
+    loss_sum: Tensor  # ()
     bad_step: Tensor  # () int64: the first step whose loss was not finite; 0: none
     steps: int = 0
     timed_steps: int = 0  # without warm-up
@@ -37,7 +37,7 @@ class Segment:
     @classmethod
     def empty(cls, device: torch.device) -> "Segment":
         """A segment without steps."""
-        zero = torch.zeros((), dtype=torch.float64, device=device)
+        zero = torch.zeros((), dtype=sums_dtype(device), device=device)
         return cls(zero, torch.zeros((), dtype=torch.int64, device=device))
 
     def add(self, loss: Tensor, step: int) -> None:
@@ -104,10 +104,9 @@ class Run:
     def weights(self) -> dict[str, Tensor]:
         """The model's state as it is judged: BN on recalibrated population statistics."""
         with recalibrated(self.model, _recalibration_pixels(self)):
-            return {key: value.detach().cpu().clone() for key, value in self._state().items()}
-
-    def _state(self) -> dict[str, Tensor]:
-        return dict(self.model.state_dict())
+            return {
+                key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()
+            }
 
 
 def start(config: TrainConfig, data: SearchData, device: torch.device) -> Run:

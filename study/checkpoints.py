@@ -1,4 +1,4 @@
-"""A trial's training state at its last rung, on local disk, for an interrupted trial to go on."""
+"""A trial's latest training state, on local disk, for an interrupted trial to go on."""
 
 import logging
 import os

@@ -83,14 +83,19 @@ def run(
         typer.Option("--set", metavar="NAME=VALUE", help="A switch of the model; repeatable."),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(help="tpe, gp (learns from trials trained to the end only) or random.")
+        str, typer.Option(help="tpe, gp (learns only from trials trained to the end) or random.")
     ] = "tpe",
-    pruner: Annotated[str, typer.Option(help="asha, median or none.")] = "asha",
+    pruner: Annotated[
+        str | None,
+        typer.Option(help="asha, median or none. Default: asha; with gp none.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order and suggestions.")] = 0,
     train_images: Annotated[
         int | None, typer.Option(metavar="N", help="Train on N images, for a quick look.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, mps.")
+    ] = "auto",
     study: Annotated[
         str | None, typer.Option(help="Study name. Default: data set and model.")
     ] = None,
@@ -101,7 +106,7 @@ def run(
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
     from models.switches import parse_switches
-    from study.request import Request, parse_space
+    from study.request import Request, default_pruner, parse_space
 
     request = Request(
         model=model,
@@ -111,12 +116,14 @@ def run(
         epochs=epochs,
         space=parse_space(model, space, lr, batch_size),
         sampler=sampler,  # type: ignore[arg-type]  # checked by Request.check
-        pruner=pruner,  # type: ignore[arg-type]
+        pruner=pruner or default_pruner(sampler),  # type: ignore[arg-type]
         seed=seed,
         train_images=train_images,
         device=device,
         study=study,
         fresh=fresh,
+        storage=storage,
+        mlflow=mlflow,
     )
     raise typer.Exit(_run(request, _settings(storage, mlflow), as_json))
 
@@ -207,14 +214,19 @@ def ui(
     mlflow: MlflowOption = None,
 ) -> None:
     """Serve Optuna Dashboard and the MLflow UI on this machine until Ctrl-C."""
+    from study import data_dir
     from study.service import pages
+    from study.settings import TRACKING_OFF
     from study.stop import stop_on_signals
-    from study.storage import open_store
+    from study.storage import open_store, tracking_uri
     from study.ui import serve
 
     settings = _settings(storage, mlflow)
+    data_dir.prepare(settings.data_dir)
     with stop_on_signals() as stop, open_store(settings) as store:
-        uri = settings.mlflow_uri or store.mlflow_url
+        # Without tracking there may yet be what was tracked before.
+        given = None if settings.mlflow_uri == TRACKING_OFF else settings.mlflow_uri
+        uri = tracking_uri(given, store)
         logs = settings.data_dir / "logs"
         with serve(store, uri, (dashboard_port, mlflow_port), logs) as servers:
             print(f"Optuna Dashboard: {servers.dashboard_url}")
@@ -232,8 +244,12 @@ def ui(
 def fetch(name: Annotated[str, typer.Argument(help="Data set; so far mnist.")]) -> None:
     """Fetch a data set into the data folder, unless it is there."""
     from objectives.data import dataset as find
+    from study import data_dir
 
-    folder: Path = find(name, _settings().data_dir).fetch()
+    settings = _settings()
+    source = find(name, settings.data_dir)
+    data_dir.prepare(settings.data_dir)
+    folder: Path = source.fetch()
     print(f"{name} is in {folder}")
 
 

@@ -26,6 +26,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
+from study.data_dir import make_passable
 from study.errors import StorageError
 from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
 from study.system_account import check_reachable, server_account
@@ -123,10 +124,10 @@ class EmbeddedPostgres:
         return Path(tempfile.gettempdir()) / f"bnvit-{os.geteuid()}-{digest}"
 
     def _prepare_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _refuse_network_file_system(self.folder)
+        make_passable(self.folder.parent)
+        _refuse_network_file_system(self.folder.parent)
         if os.geteuid() == 0:
-            check_reachable(self.data, self._account)
+            check_reachable(self.folder, self._account)
         self._make_private(self.folder)
 
     def _make_private(self, path: Path) -> None:
@@ -196,12 +197,14 @@ class EmbeddedPostgres:
 
     def _configure(self) -> None:
         socket_dir = str(self._socket_dir).replace('"', '""').replace("'", "''")
-        (self.data / "bnvit.conf").write_text(
+        settings = self.data / "bnvit.conf"
+        settings.write_text(
             "listen_addresses = ''\n"
             f"unix_socket_directories = '\"{socket_dir}\"'\n"
             f"max_connections = {MAX_CONNECTIONS}\n"
             f"port = {PORT}\n"  # part of the socket's name
         )
+        os.chown(settings, self._account.pw_uid, self._account.pw_gid)
 
     def _answers(self) -> bool:
         try:

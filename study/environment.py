@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -14,21 +15,21 @@ PACKAGES = ("torch", "torchvision", "timm", "einops", "numpy", "optuna", "mlflow
 
 
 def device_of(name: str) -> torch.device:
-    """The device called `name`: auto, cpu, cuda, cuda:n or mps.
+    """The device called `name`: auto (CUDA, else the CPU), cpu, cuda, cuda:n or mps.
 
     Raises InputError for an unknown name or a device that this machine lacks.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    cuda = torch.cuda.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        return torch.device("cuda" if cuda else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
         raise InputError(f"unknown device '{name}'; write auto, cpu, cuda, cuda:N or mps")
+    kind, _, index = name.partition(":")
     if kind == "cuda" and not cuda:
         raise InputError("no CUDA device is available here; use --device cpu or auto")
-    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+    if index and int(index) >= torch.cuda.device_count():
         raise InputError(f"there is no {name}; this machine has {torch.cuda.device_count()} GPUs")
-    if kind == "mps" and not mps:
+    if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("no Apple GPU is available here; use --device cpu or auto")
     return torch.device(name)
 

@@ -20,7 +20,7 @@ class UnknownStudyError(InputError):
 
 
 class WorkerError(BnvitError):
-    """A worker stopped because trials kept failing; the message carries the last reason."""
+    """A worker stopped because trials kept failing; the log carries each reason."""
 
 
 class UiError(BnvitError):

@@ -7,6 +7,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
+from study.data_dir import make_passable
 from study.errors import StorageError
 from study.system_account import copy_for_account
 
@@ -59,7 +60,7 @@ class PostgresPrograms:
         copy = self.folder / f"programs-{importlib.metadata.version(_WHEEL)}"
         for name in _TREES:
             if (site / name).exists():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                make_passable((copy / name).parent)
                 copy_for_account(site / name, copy / name)
         return copy
 

@@ -11,6 +11,19 @@ from models.registry import variant
 from models.switches import ViTSwitches, non_default
 from objectives.search_space import SearchSpace, article_space
 from study.identity import PrunerName, SamplerName
+from study.settings import shown_address
+
+# Options whose value is that of the field.
+_PLAIN_OPTIONS = (
+    "dataset",
+    "epochs",
+    "sampler",
+    "pruner",
+    "seed",
+    "train_images",
+    "device",
+    "study",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,8 @@ class Request:
     device: str = "auto"
     study: str | None = None  # None: named after data set and model
     fresh: bool = False
+    storage: str | None = None  # as on the command line, to be said again
+    mlflow: str | None = None
 
     @property
     def study_name(self) -> str:
@@ -45,8 +60,12 @@ class Request:
             _at_least_one("train images", self.train_images)
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed} must not be negative")
+        if self.sampler == "gp" and self.pruner != "none":
+            raise InputError(
+                "the sampler gp learns only from trials trained to the end; use --pruner none"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed {self.seed} must be a whole number from 0 to 2^63 - 1")
         if not self.study_name.strip() or "/" in self.study_name:
             raise InputError(f"study name '{self.study_name}' must not be empty or contain '/'")
 
@@ -55,7 +74,7 @@ class Request:
         asked = replace(self, **changes)  # type: ignore[arg-type]  # field names and types
         default = Request(model=asked.model)
         words = ["bnvit-study", "run", "--model", asked.model, "--trials", str(asked.trials)]
-        for name in ("dataset", "epochs", "sampler", "pruner", "seed", "train_images", "study"):
+        for name in _PLAIN_OPTIONS:
             value = getattr(asked, name)
             if value != getattr(default, name):
                 words += [f"--{name.replace('_', '-')}", str(value)]
@@ -65,7 +84,23 @@ class Request:
                 words += [f"--{name.replace('_', '-')}", f"{low}:{high}"]
         for name, value in non_default(asked.switches).items():
             words += ["--set", f"{name}={value}"]
+        words += asked.places()
         return shlex.join([*words, "--fresh"] if asked.fresh else words)
+
+    def places(self) -> list[str]:
+        """The options that said where the store and MLflow are; a password is left out."""
+        given = {"--storage": self.storage, "--mlflow": self.mlflow}
+        return [
+            word
+            for option, address in given.items()
+            if address is not None
+            for word in (option, shown_address(address))
+        ]
+
+
+def default_pruner(sampler: str) -> PrunerName:
+    """The pruner that goes with a sampler."""
+    return "none" if sampler == "gp" else "asha"
 
 
 def parse_space(model: str, name: str, lr: str | None, batch_size: str | None) -> SearchSpace:

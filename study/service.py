@@ -13,7 +13,7 @@ import torch
 from models.switches import nearest
 from objectives.data import SearchData, dataset, load_search_data
 from objectives.recipe import search_rungs
-from study import slots
+from study import data_dir, slots
 from study.attempt import Job
 from study.environment import device_of
 from study.errors import IdentityError, UnknownStudyError
@@ -28,7 +28,7 @@ from study.request import Request
 from study.samplers import pruner
 from study.settings import Settings, postgres_url
 from study.stop import Stop
-from study.storage import Store, open_store, probe
+from study.storage import Store, open_store, probe, tracking_uri
 from study.tracking import NullTracker, open_tracker, probe_tracking
 from study.worker import work
 
@@ -62,7 +62,8 @@ class Session:
         seen = self.overview()
         is_done = len(seen.ended) == len(seen.counted)
         if is_done and seen.best is not None:  # a crash may have left weights of others
-            self.job.tracker.drop_weights(self.job.runs, keep=seen.best.mlflow_run_id)
+            with self.job.weights_locked():
+                self.job.tracker.drop_weights(self.job.runs, keep=seen.best.mlflow_run_id)
         self.job.tracker.close_study(self.job.runs, finished=is_done)
 
 
@@ -78,16 +79,16 @@ def open_session(
     settings.check()
     probe_addresses(settings)
     device = device_of(request.device)
+    data_dir.prepare(settings.data_dir)
     source = dataset(request.dataset, settings.data_dir)
     say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
     with open_store(settings) as store, ExitStack() as stack:
-        uri = settings.mlflow_uri or store.mlflow_url
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
         with store.locked(CREATE_LOCK):
-            tracker = open_tracker(uri)
+            tracker = open_tracker(tracking_uri(settings.mlflow_uri, store))
             stack.callback(tracker.disconnect)
             study, is_new = _create_or_resume(store, identity, request)
             job = _job(store, study, identity, data, device, tracker, settings.data_dir)
@@ -221,15 +222,15 @@ def _job(
     data: SearchData,
     device: torch.device,
     tracker: NullTracker,
-    data_dir: Path,
+    folder: Path,
 ) -> Job:
     runs = tracker.open_study(
         study.study_name,
         str(study.user_attrs[UUID_KEY]),
         identity.as_dict(),
-        data_dir / "artifacts",
+        folder / "artifacts",
     )
     if runs is not None:
         study.set_user_attr("mlflow_experiment_id", runs.experiment_id)
         study.set_user_attr("mlflow_parent_run_id", runs.parent_run_id)
-    return Job(store, study, identity, data, device, tracker, runs, data_dir / "checkpoints")
+    return Job(store, study, identity, data, device, tracker, runs, folder / "checkpoints")

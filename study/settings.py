@@ -41,9 +41,7 @@ class Settings(BaseSettings):
         """Where MLflow's store is, for people; without a password."""
         if self.mlflow_uri is None:
             return "a database beside the studies"
-        if self.mlflow_uri == TRACKING_OFF:
-            return "off"
-        return make_url(self.mlflow_uri).render_as_string(hide_password=True)
+        return "off" if self.mlflow_uri == TRACKING_OFF else shown_address(self.mlflow_uri)
 
     def check(self) -> None:
         """Raise InputError for an address that could never be used; connects to nothing."""
@@ -60,6 +58,13 @@ class Settings(BaseSettings):
                 f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES)}, "
                 f"or be '{TRACKING_OFF}'"
             )
+
+
+def shown_address(text: str) -> str:
+    """A store's or MLflow's address with stars for its password."""
+    if text == TRACKING_OFF:
+        return text
+    return make_url(text).render_as_string(hide_password=True)
 
 
 def postgres_url(text: str) -> URL:

@@ -13,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
 from models.errors import first_line
+from study import data_dir
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.settings import Settings, postgres_url
@@ -59,11 +60,10 @@ def open_store(settings: Settings) -> Iterator[Store]:
         if settings.storage_url is not None:
             url = postgres_url(settings.storage_url)
             probe(url)
-            if settings.mlflow_uri is None:
-                _ensure_database(url, MLFLOW_DATABASE)
             mlflow_url = url.set(database=MLFLOW_DATABASE)
             label = url.render_as_string(hide_password=True)
         else:
+            data_dir.prepare(settings.data_dir)
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
             url, mlflow_url = make_url(server.url("optuna")), make_url(server.url(MLFLOW_DATABASE))
             label = f"embedded Postgres in {server.folder}"
@@ -98,6 +98,17 @@ def probe(url: URL) -> None:
     else:
         advice = "check that the server runs and that host and port are right"
     raise StorageError(f"Postgres at {shown} cannot be reached ({reason}); {advice}")
+
+
+def tracking_uri(given: str | None, store: Store) -> str:
+    """Where MLflow records: as `given`, else in the database beside the studies.
+
+    Makes that database where it is missing; raises StorageError where that fails.
+    """
+    if given is not None:
+        return given
+    _ensure_database(make_url(store.optuna_url), MLFLOW_DATABASE)
+    return store.mlflow_url
 
 
 def _ensure_database(url: URL, name: str) -> None:

@@ -1,5 +1,6 @@
 """The words around a run: what it is about to do, what was done, what to do next."""
 
+import shlex
 from dataclasses import replace
 
 import torch
@@ -61,9 +62,10 @@ def next_steps(session: Session, seen: Overview) -> list[str]:
     if len(seen.ended) < len(seen.counted):
         return [f"go on:    {request.command()}"]
     more = request.command(trials=2 * len(seen.counted))
+    show = shlex.join(["bnvit-study", "show", seen.study, *replace(request, mlflow=None).places()])
     return [
-        f"trials:   bnvit-study show {seen.study}",
-        "browse:   bnvit-study ui",
+        f"trials:   {show}",
+        f"browse:   {shlex.join(['bnvit-study', 'ui', *request.places()])}",
         f"add more: {more}",
     ]
 

@@ -59,7 +59,10 @@ def copy_for_account(source: Path, target: Path) -> None:
         return
     temporary = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.copytree(source, temporary, symlinks=True)
-    temporary.chmod(0o755)
+    for path in (temporary, *temporary.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o055 if mode & 0o100 else 0o044))
     try:
         temporary.rename(target)
     except OSError:  # another process was first

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from models.errors import InputError
 from study.errors import UiError
-from study.settings import TRACKING_OFF
 from study.storage import Store
 
 HOST = "127.0.0.1"
@@ -61,8 +60,6 @@ def serve(
 
     `mlflow_uri` that is an http address is shown as it is. Raises InputError for a taken port.
     """
-    if mlflow_uri == TRACKING_OFF:
-        mlflow_uri = store.mlflow_url  # what was tracked before
     started = [_dashboard_server(store.optuna_url, ports[0], log_dir)]
     mlflow_url = mlflow_uri
     if not mlflow_uri.startswith("http"):

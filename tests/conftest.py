@@ -1,5 +1,7 @@
 """Real parts for all tests: a data folder, an embedded Postgres, a small piece of MNIST."""
 
+import os
+import pwd
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,19 @@ def data_dir() -> Iterator[Path]:
     """A data folder of the test's own."""
     with new_data_dir() as folder:
         yield folder
+
+
+@pytest.fixture
+def closed_dir(data_dir: Path) -> Iterator[Path]:
+    """A folder that nobody may enter; a test that runs as root is an ordinary user meanwhile."""
+    folder = data_dir / "closed"
+    folder.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o755)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from models.registry import VARIANTS, variant
 from models.switches import ImageShape
 from models.vit import ViT
 from objectives.data import MNIST_SHAPE, SearchData, Split, as_pixels
-from objectives.evaluation import evaluate
+from objectives.evaluation import evaluate, sums_dtype
 from tests.conftest import TINY
 from tests.objectives.tiny import DROPOUT
 
@@ -73,3 +73,8 @@ def test_all_is_in_the_top_five_where_there_are_no_more_classes() -> None:
         loss = F.cross_entropy(model.eval()(as_pixels(split.images)), split.labels)
     assert found.top5_accuracy == 1.0
     assert found.loss == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_sums_are_of_a_type_that_the_device_has() -> None:
+    assert sums_dtype(torch.device("cpu")) == torch.float64
+    assert sums_dtype(torch.device("mps")) == torch.float32  # Apple's GPUs have no float64

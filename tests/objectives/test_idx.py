@@ -47,6 +47,10 @@ def test_a_folder_that_does_not_exist_lacks_all_four(tmp_path: Path) -> None:
     assert all(name in message for pair in idx.FILES.values() for name in pair)
 
 
+def test_a_folder_that_may_not_be_entered_is_named(closed_dir: Path) -> None:
+    assert f"{closed_dir} cannot be read" in refusal(closed_dir)
+
+
 def cut(content: bytes) -> bytes:
     return content[:-1]
 

@@ -72,3 +72,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_cure(
         mnist.fetch(in_the_way / below)
     assert f"cannot write MNIST to {in_the_way / below}" in str(refused.value)
     assert "BNVIT_DATA_DIR" in str(refused.value)
+
+
+def test_a_folder_that_may_not_be_entered_is_named(closed_dir: Path) -> None:
+    with pytest.raises(DataError, match=f"cannot write MNIST to {closed_dir}"):
+        mnist.fetch(closed_dir / "mnist")

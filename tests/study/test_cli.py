@@ -116,7 +116,11 @@ def test_models_lists_what_is_executed(bnvit: Command) -> None:
         ("run --model vit --set patch_size=5 {data}", "patch_size=5 does not divide"),
         ("run --model vit --dataset nmist", "unknown data set 'nmist'; did you mean 'mnist'?"),
         ("run --model vit --device tpu {data}", "unknown device 'tpu'"),
+        ("run --model vit --device cpu:1 {data}", "unknown device 'cpu:1'"),
+        ("run --model vit --device cuda: {data}", "unknown device 'cuda:'"),
         ("run --model vit --device cuda:99 {data}", "CUDA"),
+        ("run --model vit --seed 99999999999999999999", "seed 99999999999999999999 must be"),
+        ("run --model vit --sampler gp --pruner asha", "use --pruner none"),
         ("run --model vit --storage sqlite:///x {data}", "scheme 'sqlite' is not supported"),
         ("run --model vit --mlflow ftp://x {data}", "the MLflow URI must start with"),
         ("run --no-such-option", "No such option: --no-such-option"),
@@ -178,7 +182,7 @@ def test_an_unwritable_data_folder_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("BNVIT_DATA_DIR", str(tmp_path / "file"))
-    for line in ("studies", "data fetch mnist"):
+    for line in ("studies", "data fetch mnist", "run --model vit", "ui"):
         code, _, err = bnvit(line)
         assert code == 1
         assert "BNVIT_DATA_DIR" in err

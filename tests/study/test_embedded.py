@@ -199,6 +199,16 @@ def test_a_path_with_spaces_works(data_dir: Path) -> None:
         assert answers(server)
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_umask_does_not_lock_the_server_out(data_dir: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with EmbeddedPostgres(data_dir / "made" / "for" / "it" / "postgres") as server:
+            assert answers(server)
+    finally:
+        os.umask(before)
+
+
 def test_a_closed_parent_folder_is_named(data_dir: Path) -> None:
     closed = data_dir / "closed"
     closed.mkdir(mode=0o700)

@@ -7,7 +7,7 @@ import pytest
 from models.errors import InputError
 from models.switches import ViTSwitches
 from objectives.search_space import SearchSpace
-from study.request import Request, parse_space
+from study.request import Request, default_pruner, parse_space
 
 
 def test_the_space_is_read_from_its_texts() -> None:
@@ -50,6 +50,31 @@ def test_a_request_prints_the_command_that_asks_for_it() -> None:
         "bnvit-study run --model vitbn --trials 7 --epochs 1 --seed 3 --train-images 500 "
         "--lr 0.0001:0.01 --set pool=mean --set dropout=0.1 --fresh"
     )
+
+
+def test_the_printed_command_leads_to_the_same_store_without_its_password() -> None:
+    request = Request(
+        model="vit",
+        device="cpu",
+        storage="postgresql://me:secret@host/optuna",
+        mlflow="http://host:5000",
+    )
+    assert shlex.split(request.command()) == shlex.split(
+        "bnvit-study run --model vit --trials 20 --device cpu "
+        "--storage 'postgresql://me:***@host/optuna' --mlflow http://host:5000"
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_must_fit_the_generators(seed: int) -> None:
+    with pytest.raises(InputError, match="seed"):
+        Request(model="vit", seed=seed).check()
+
+
+def test_gp_goes_without_a_pruner_as_it_learns_nothing_from_pruned_trials() -> None:
+    Request(model="vit", sampler="gp", pruner=default_pruner("gp")).check()
+    with pytest.raises(InputError, match="use --pruner none"):
+        Request(model="vit", sampler="gp").check()
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b"])
