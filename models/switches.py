@@ -83,7 +83,7 @@ def non_default(switches: ViTSwitches) -> dict[str, SwitchValue]:
 
 def nearest(name: str, known: list[str]) -> str:
     """The end of an error line: the nearest known name, or all of them where none is near."""
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name.lower(), known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 

@@ -82,8 +82,9 @@ def dataset(name: str, data_dir: Path) -> Dataset:
     """
     if name == "mnist":
         return Dataset(name, lambda: mnist.fetch(data_dir / "datasets" / "mnist"), idx.read)
-    if name.startswith("idx:"):
-        return Dataset(name, lambda: idx.check(Path(name[len("idx:") :])), idx.read)
+    kind, _, folder = name.partition(":")
+    if kind == "idx" and folder:
+        return Dataset(name, lambda: idx.check(Path(folder)), idx.read)
     raise InputError(f"unknown data set '{name}'{nearest(name, ['mnist', 'idx:FOLDER'])}")
 
 

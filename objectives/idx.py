@@ -30,6 +30,8 @@ def check(folder: Path) -> Path:
     """`folder` itself, if all four files are in it; raises DataError naming those missing."""
     names = [name for pair in FILES.values() for name in pair]
     try:
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}; put {', '.join(names)} there")
         missing = [name for name in names if not (folder / name).is_file()]
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error

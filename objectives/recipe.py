@@ -38,10 +38,10 @@ def search_rungs(train_images: int, epochs: int) -> tuple[int, ...]:
     """Rungs of a search: an eighth of an epoch, growing by a factor of 4, then the end."""
     end = train_images * epochs
     rungs = []
-    rung = max(train_images // RUNGS_PER_EPOCH, 1)
-    while rung < end:
+    eighths = 1
+    while (rung := max(train_images * eighths // RUNGS_PER_EPOCH, eighths)) < end:
         rungs.append(rung)
-        rung *= REDUCTION_FACTOR
+        eighths *= REDUCTION_FACTOR
     return (*rungs, end)
 
 

@@ -9,6 +9,7 @@ from scipy.stats import qmc
 from models.errors import InputError
 from models.registry import Variant
 
+HIGHEST_LR = 1e30  # float32 ends at 3e38
 START_POINTS = 4  # space-filling, before the sampler has anything to learn from
 
 
@@ -22,8 +23,11 @@ class SearchSpace:
     def check(self, variant: Variant) -> None:
         """Raise InputError where a range cannot be searched with this model."""
         low, high = self.lr
-        if not (math.isfinite(low) and math.isfinite(high) and 0 < low <= high):
-            raise InputError(f"lr range {low:g}:{high:g} must be positive, the lower end first")
+        if not 0 < low <= high <= HIGHEST_LR:
+            raise InputError(
+                f"lr range {low:g}:{high:g} must be positive, the lower end first, "
+                f"and not above {HIGHEST_LR:g}"
+            )
         first, last = self.batch_size
         least = 2 if variant.uses_batch_norm else 1
         if first > last:

@@ -1,7 +1,9 @@
 """The command line: parses, calls, prints – nothing else. Heavy imports wait for their command."""
 
+import importlib.metadata
 import json
 import logging
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +35,7 @@ StorageOption = Annotated[
     typer.Option(
         "--storage",
         metavar="URL",
-        help="A shared Postgres, as postgresql://USER:PASSWORD@HOST/DATABASE; better set in "
+        help="A shared Postgres, as postgresql://USER:PASSWORD@HOST/DB; better set in "
         "BNVIT_STORAGE_URL, as others can read a command line. Default: an embedded server.",
         show_default=False,
     ),
@@ -54,9 +56,21 @@ DatasetOption = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bnvit-study {importlib.metadata.version('bnvit-study')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
 ) -> None:
     """Read by `main` already, so that --debug may stand anywhere."""
 
@@ -141,8 +155,10 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     ):
         for line in opening(session):
             _print(notes, line)
-        with progress.shown(session, console, quiet=as_json):
+        with progress.shown(session, console, stop, quiet=as_json):
             session.work(stop)
+        if stop.requested:
+            _print(notes, "stopping; a trial that was running keeps its place")
         seen = session.overview()
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
@@ -219,16 +235,19 @@ def ui(
     from study.settings import TRACKING_OFF
     from study.stop import stop_on_signals
     from study.storage import open_store, tracking_uri
-    from study.ui import serve
+    from study.ui import check_ports, serve
 
     settings = _settings(storage, mlflow)
+    settings.check()
+    ports = (dashboard_port, mlflow_port)
+    check_ports(ports)
     data_dir.prepare(settings.data_dir)
     with stop_on_signals() as stop, open_store(settings) as store:
         # Without tracking there may yet be what was tracked before.
         given = None if settings.mlflow_uri == TRACKING_OFF else settings.mlflow_uri
         uri = tracking_uri(given, store)
         logs = settings.data_dir / "logs"
-        with serve(store, uri, (dashboard_port, mlflow_port), logs) as servers:
+        with serve(store, uri, ports, logs) as servers:
             print(f"Optuna Dashboard: {servers.dashboard_url}")
             print(f"MLflow:           {servers.mlflow_url}")
             for name, study_id, experiment_id in pages(store):
@@ -258,6 +277,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
     try:
         sys.exit(app(arguments or ["--help"], prog_name="bnvit-study", standalone_mode=False))
     except BnvitError as error:
@@ -265,9 +285,15 @@ def main() -> None:
             raise
         _fail(str(error), error.exit_code)
     except typer.exceptions.TyperException as error:
-        _fail(error.format_message(), error.exit_code)
+        _fail(f"{error.format_message()} {_usage(error)}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped at once", 130)
+
+
+def _usage(error: typer.exceptions.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "bnvit-study"
+    return f"See '{command} --help'."
 
 
 def _fail(message: str, code: int) -> None:

@@ -5,7 +5,7 @@ Everything comes from the store, so workers on other machines show up by themsel
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Literal
@@ -22,9 +22,12 @@ from objectives.objective import Outcome
 from study.forecast import images_left
 from study.overview import Overview, TrialRow
 from study.service import Session
+from study.stop import Stop
+from study.words import counted
 
 REFRESH_S = 1.0
-LIVE_MARGIN = 5  # lines of a terminal that the live table leaves to others
+BAR_WIDTH = 60  # columns
+LIVE_MARGIN = 6  # lines of a terminal that the live table leaves to others
 _STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",
@@ -37,12 +40,12 @@ _STYLES = {
 
 
 @contextmanager
-def shown(session: Session, console: Console, quiet: bool) -> Iterator[None]:
+def shown(session: Session, console: Console, stop: Stop, quiet: bool) -> Iterator[None]:
     """Show the progress of `session` for as long as the context lasts, in the background."""
     if quiet:
         yield
         return
-    clock = _Clock(session.overview())
+    clock = _Clock(session.overview(), stop)
     if console.is_terminal:
         with (
             Live(console=console, refresh_per_second=2, transient=True) as live,
@@ -56,13 +59,14 @@ def shown(session: Session, console: Console, quiet: bool) -> Iterator[None]:
     lines.tell(session.overview(), console, clock)
 
 
-def trials_table(seen: Overview, rows: Sequence[TrialRow] | None = None) -> Table:
-    """The trials of a study, or only `rows` of them."""
+def trials_table(seen: Overview, latest: int | None = None) -> Table:
+    """The trials of a study that have begun, or only the `latest` of them."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for heading, justify in _COLUMNS:
         table.add_column(heading, justify=justify, no_wrap=True)
     best = seen.best
-    for row in seen.trials if rows is None else rows:
+    begun = [row for row in seen.trials if row.started is not None]
+    for row in begun if latest is None else begun[-latest:]:
         style = "bold green" if best is not None and row.number == best.number else ""
         table.add_row(*_cells(row, seen.identity.train_images), style=style)
     return table
@@ -71,12 +75,15 @@ def trials_table(seen: Overview, rows: Sequence[TrialRow] | None = None) -> Tabl
 class _Clock:
     """Estimates the time left from the pace since it was started."""
 
-    def __init__(self, seen: Overview) -> None:
+    def __init__(self, seen: Overview, stop: Stop) -> None:
+        self.stop = stop
         self.began_s = time.monotonic()
         self.images_before = seen.images_trained
 
     def left(self, seen: Overview) -> str:
         """Time left in words; empty while there is nothing to go by, or nothing left."""
+        if self.stop.requested:
+            return "stopping; Ctrl-C again stops at once"
         trained = seen.images_trained - self.images_before
         if trained < seen.identity.rungs[0] or len(seen.ended) == len(seen.counted):
             return ""
@@ -111,7 +118,7 @@ def _say(console: Console, line: str) -> None:
 def _rung_line(row: TrialRow, seen: Overview) -> str:
     epochs = row.rungs[-1] / seen.identity.train_images
     return (
-        f"{row.val_accuracy:.2%} after {epochs:.3g} epochs "
+        f"{row.val_accuracy:.2%} after {counted(epochs, 'epoch')} "
         f"(lr {row.lr:.2e}, batch size {row.batch_size})"
     )
 
@@ -123,12 +130,10 @@ def _count(seen: Overview, clock: _Clock) -> str:
 
 def _live_view(seen: Overview, clock: _Clock, height: int) -> Group:
     """As many of the latest trials as fit; those that wait are only counted."""
-    begun = [row for row in seen.trials if row.outcome != "waiting"]
-    ended, total = len(seen.ended), len(seen.counted)
     head = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=total, completed=ended, width=40)
-    head.add_row(Text(seen.study, style="bold"), bar, Text(_count(seen, clock)))
-    return Group(head, trials_table(seen, begun[-max(height - LIVE_MARGIN, 1) :]))
+    head.add_row(Text(seen.study, style="bold"), Text(_count(seen, clock)))
+    bar = ProgressBar(total=len(seen.counted), completed=len(seen.ended), width=BAR_WIDTH)
+    return Group(head, bar, trials_table(seen, max(height - LIVE_MARGIN, 1)))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
@@ -136,7 +141,7 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("outcome", "left"),
     ("val. accuracy", "right"),
     ("lr", "right"),
-    ("batch size", "right"),
+    ("batch", "right"),
     ("epochs", "right"),
     ("suggested by", "left"),
     ("time", "right"),

@@ -13,6 +13,9 @@ from objectives.search_space import SearchSpace, article_space
 from study.identity import PrunerName, SamplerName
 from study.settings import shown_address
 
+MOST = 10_000  # trials of a study, epochs of a trial: more is a slip of the finger
+LONGEST_NAME = 200  # characters; Optuna and MLflow store a little more
+
 # Options whose value is that of the field.
 _PLAIN_OPTIONS = (
     "dataset",
@@ -49,15 +52,18 @@ class Request:
     @property
     def study_name(self) -> str:
         """The study's name, or its default: data set and model."""
-        return self.study or f"{PurePath(self.dataset.removeprefix('idx:')).name}-{self.model}"
+        if self.study is not None:
+            return self.study
+        return f"{PurePath(self.dataset.removeprefix('idx:')).name}-{self.model}"
 
     def check(self) -> None:
         """Raise InputError for what is wrong whatever the data."""
         self.space.check(variant(self.model))
-        _at_least_one("trials", self.trials)
-        _at_least_one("epochs", self.epochs)
+        _within("trials", self.trials, MOST)
+        _within("epochs", self.epochs, MOST)
         if self.train_images is not None:
-            _at_least_one("train images", self.train_images)
+            _within("train images", self.train_images)
+        self._check_norm_switches()
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
         if self.sampler == "gp" and self.pruner != "none":
@@ -66,8 +72,18 @@ class Request:
             )
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed {self.seed} must be a whole number from 0 to 2^63 - 1")
-        if not self.study_name.strip() or "/" in self.study_name:
-            raise InputError(f"study name '{self.study_name}' must not be empty or contain '/'")
+        name = self.study_name
+        if not name.strip() or "/" in name or len(name) > LONGEST_NAME:
+            raise InputError(
+                f"study name '{name[:LONGEST_NAME]}' must not be empty, contain '/' "
+                f"or have more than {LONGEST_NAME} characters"
+            )
+
+    def _check_norm_switches(self) -> None:
+        if variant(self.model).uses_batch_norm:
+            return
+        for name in set(non_default(self.switches)) & {"bn_momentum", "track_running_stats"}:
+            raise InputError(f"{self.model} has no BatchNorm; leave out --set {name}")
 
     def command(self, **changes: object) -> str:
         """The command line that asks for this, with `changes` to its fields."""
@@ -129,9 +145,11 @@ def _parse_range(name: str, text: str) -> tuple[float, float]:
     return low, high
 
 
-def _at_least_one(name: str, value: int) -> None:
+def _within(name: str, value: int, most: int | None = None) -> None:
     if value < 1:
         raise InputError(f"{name} {value} must be at least 1")
+    if most is not None and value > most:
+        raise InputError(f"{name} {value} must be at most {most:,}")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -52,7 +52,10 @@ class Settings(BaseSettings):
         try:
             make_url(self.mlflow_uri)
         except (ArgumentError, ValueError):
-            raise InputError("the MLflow URI cannot be read; write http://HOST:PORT") from None
+            raise InputError(
+                "the MLflow URI cannot be read; write http://HOST:PORT or "
+                "postgresql://USER:PASSWORD@HOST/DATABASE"
+            ) from None
         if not self.mlflow_uri.startswith(MLFLOW_SCHEMES):
             raise InputError(
                 f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES)}, "

@@ -9,6 +9,7 @@ from objectives.objective import Outcome
 from study.environment import device_label
 from study.overview import Overview, TrialRow
 from study.service import Session
+from study.words import counted
 
 _PHRASES = {
     Outcome.COMPLETE: "trained to the end",
@@ -27,7 +28,7 @@ def summary(seen: Overview) -> list[str]:
     counts = [f"{outcomes[key]} {phrase}" for key, phrase in _PHRASES.items() if key in outcomes]
     total = len(seen.counted)
     lines = [
-        f"{_counted(total, 'trial')}: {', '.join(counts)}",
+        f"{counted(total, 'trial')}: {', '.join(counts)}",
         f"{seen.epochs_trained:.1f} epochs' worth of images trained; "
         f"{seen.model_based} of {total} trials model-based ({seen.identity.sampler})",
     ]
@@ -43,10 +44,12 @@ def opening(session: Session) -> list[str]:
         f"study:   {seen.study}, {'new' if session.is_new else 'found'}",
         f"search:  lr {identity.lr[0]:g}–{identity.lr[1]:g} (log), batch size "
         f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
-        f"trials:  {total} of at most {_counted(identity.epochs, 'epoch')} on "
+        f"trials:  {total} of at most {counted(identity.epochs, 'epoch')} on "
         f"{identity.train_images:,} images, {identity.precision}",
-        f"device:  {device_label(job.device)}, {_counted(torch.get_num_threads(), 'thread')}",
+        f"device:  {device_label(job.device)}, {counted(torch.get_num_threads(), 'thread')}",
     ]
+    if session.request.trials < total:
+        lines.append(f"asked:   {counted(session.request.trials, 'trial')}; begun ones stay")
     if len(seen.ended) == total:
         return [*lines, f"all {total} trials have ended already; nothing is left to do"]
     if seen.ended:
@@ -70,13 +73,10 @@ def next_steps(session: Session, seen: Overview) -> list[str]:
     ]
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _best_line(best: TrialRow, seen: Overview) -> str:
     return (
         f"best: trial {best.number}, validation accuracy {best.val_accuracy:.2%} "
         f"at lr {best.lr:.3g}, batch size {best.batch_size} "
-        f"({best.rungs[-1] / seen.identity.train_images:.3g} epochs, {seen.identity.precision})"
+        f"({counted(best.images_seen / seen.identity.train_images, 'epoch')}, "
+        f"{seen.identity.precision})"
     )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
+
 from models.errors import InputError
 from study.errors import UiError
 from study.storage import Store
@@ -58,15 +60,14 @@ def serve(
 ) -> Iterator[Servers]:
     """Serve both UIs for as long as the context lasts; then stop all that they started.
 
-    `mlflow_uri` that is an http address is shown as it is. Raises InputError for a taken port.
+    `mlflow_uri` that is an http address is shown as it is. Raises UiError where a server does not
+    start.
     """
     started = [_dashboard_server(store.optuna_url, ports[0], log_dir)]
     mlflow_url = mlflow_uri
     if not mlflow_uri.startswith("http"):
         started.append(_mlflow_server(mlflow_uri, ports[1], log_dir))
         mlflow_url = started[-1].url
-    for server in started:
-        _check_free(server.url)
     with ExitStack() as stack:
         for server in started:
             stack.enter_context(server.running())
@@ -110,6 +111,8 @@ class _Server:
         while time.monotonic() < until:
             self.check()
             try:
+                if not self._listens():  # another program may answer under this address
+                    raise ConnectionRefusedError
                 with urllib.request.urlopen(self.url, timeout=2):
                     return
             except (urllib.error.URLError, OSError):
@@ -131,6 +134,18 @@ class _Server:
                 self.process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 continue
+
+    def _listens(self) -> bool:
+        """Whether this server's processes have an open port."""
+        try:
+            main = psutil.Process(self.process.pid)
+            return any(
+                connection.status == psutil.CONN_LISTEN
+                for process in (main, *main.children(recursive=True))
+                for connection in process.net_connections("tcp")
+            )
+        except psutil.NoSuchProcess:
+            return False  # a child has just ended
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -155,14 +170,17 @@ def _mlflow_server(uri: str, port: int, log_dir: Path) -> _Server:
     return _Server([*command, "--workers", "1"], environment, url, log_dir / "mlflow.log")
 
 
-def _check_free(url: str) -> None:
-    port = int(url.rsplit(":", 1)[1].strip("/"))
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} cannot be used ({error.strerror}); choose others with "
-                "--dashboard-port and --mlflow-port"
-            ) from error
+def check_ports(ports: tuple[int, int]) -> None:
+    """Raise InputError for equal ports, UiError for one that another program uses."""
+    if ports[0] == ports[1]:
+        raise InputError(f"--dashboard-port and --mlflow-port are both {ports[0]}; choose two")
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise UiError(
+                    f"port {port} cannot be used ({error.strerror}); choose others with "
+                    "--dashboard-port and --mlflow-port"
+                ) from error
