@@ -132,6 +132,8 @@ class Attempt:
         except _NOT_THE_TRIALS_FAULT:
             raise
         except Exception as error:
+            if self.stop.at_once:  # some libraries turn an interruption into an error of theirs
+                raise KeyboardInterrupt from error
             result = objective.failed(error)
             reason = str(error) if objective.is_out_of_memory(error) else None
         if reason is not None:  # out of the handler: the error held on to the memory

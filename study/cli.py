@@ -139,7 +139,11 @@ def run(
         storage=storage,
         mlflow=mlflow,
     )
-    raise typer.Exit(_run(request, _settings(storage, mlflow), as_json))
+    try:
+        code = _run(request, _settings(storage, mlflow), as_json)
+    except KeyboardInterrupt:  # of which Typer would make an exit without a word
+        raise typer.Abort from None
+    raise typer.Exit(code)
 
 
 def _run(request: Any, settings: "Settings", as_json: bool) -> int:
@@ -286,7 +290,7 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except typer.exceptions.TyperException as error:
         _fail(f"{error.format_message()} {_usage(error)}", error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         _fail("stopped at once", 130)
 
 

@@ -29,6 +29,7 @@ import psycopg
 from study.data_dir import make_passable
 from study.errors import StorageError
 from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
+from study.stop import uninterrupted
 from study.system_account import check_reachable, server_account
 
 ROLE = "bnvit"
@@ -100,7 +101,7 @@ class EmbeddedPostgres:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._startup_lock():
+        with uninterrupted(), self._startup_lock():
             self._release()
             if self._is_unused():
                 if self._answers():

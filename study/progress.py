@@ -130,10 +130,10 @@ def _count(seen: Overview, clock: _Clock) -> str:
 
 def _live_view(seen: Overview, clock: _Clock, height: int) -> Group:
     """As many of the latest trials as fit; those that wait are only counted."""
-    head = Table.grid(padding=(0, 2))
-    head.add_row(Text(seen.study, style="bold"), Text(_count(seen, clock)))
-    bar = ProgressBar(total=len(seen.counted), completed=len(seen.ended), width=BAR_WIDTH)
-    return Group(head, bar, trials_table(seen, max(height - LIVE_MARGIN, 1)))
+    head = Table.grid()
+    head.add_row(Text.assemble((seen.study, "bold"), "  ", _count(seen, clock)))
+    head.add_row(ProgressBar(len(seen.counted), len(seen.ended), width=BAR_WIDTH))
+    return Group(head, trials_table(seen, max(height - LIVE_MARGIN, 1)))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

@@ -13,6 +13,7 @@ class Stop:
     """Whether the process was asked to stop, and by which signal."""
 
     signal: int | None = None
+    at_once: bool = False  # a KeyboardInterrupt was raised, whatever became of it
     _event: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -45,6 +46,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.requested:
+            stop.at_once = True
             raise KeyboardInterrupt
         stop.request(number)
 
@@ -54,6 +56,24 @@ def stop_on_signals() -> Iterator[Stop]:
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM for a moment, as a half-done cleanup would leave something behind.
+
+    Only the main thread gets signals; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

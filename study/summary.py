@@ -49,7 +49,8 @@ def opening(session: Session) -> list[str]:
         f"device:  {device_label(job.device)}, {counted(torch.get_num_threads(), 'thread')}",
     ]
     if session.request.trials < total:
-        lines.append(f"asked:   {counted(session.request.trials, 'trial')}; begun ones stay")
+        asked = counted(session.request.trials, "trial")
+        lines.append(f"asked:   {asked}, fewer than have begun; those stay")
     if len(seen.ended) == total:
         return [*lines, f"all {total} trials have ended already; nothing is left to do"]
     if seen.ended:

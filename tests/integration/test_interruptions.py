@@ -1,6 +1,7 @@
 """A study that is killed or stopped in its middle and run again: nothing lost, nothing twice."""
 
 import signal
+import time
 from pathlib import Path
 
 import mlflow
@@ -90,10 +91,11 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(data_dir: Path) -> None:
     process = start(f"{TINY_RUN} --trials 2 --epochs 500", data_dir)
     wait_for_line(process, "trial 0: ")
     process.send_signal(signal.SIGINT)
+    time.sleep(0.05)  # two at once would arrive as one
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process, timeout_s=30)
     assert code == 130
-    assert "Traceback" not in err
+    assert err in ("bnvit-study: stopped at once\n", "")  # the second may come when all is done
     alive = [
         found
         for found in psutil.process_iter(["cmdline", "status"])

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,7 @@ def test_a_study_from_the_command_line(bnvit: Command) -> None:
     assert code == 0
     assert "all 3 trials have ended already" in out
     assert "--trials 6" in out
+    assert "asked:   2 trials, fewer than have begun" in bnvit(command.replace("3", "2", 1))[1]
     assert bnvit(f"{command} --seed 1")[0] == 2
     told = json.loads(bnvit(f"{command} --json")[1])
     assert len(told["trials"]) == 3
@@ -227,6 +229,18 @@ def test_a_study_from_the_command_line(bnvit: Command) -> None:
     shown = bnvit("show mnist-subset-vitbn")[1]
     assert "val. accuracy" in shown
     assert "3 of 3" in bnvit("studies")[1]
+
+
+def test_an_interruption_is_one_line(bnvit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.service.probe_addresses", interrupted)
+    assert bnvit("run --model vit") == (130, "", "bnvit-study: stopped at once\n")
+
+
+def test_the_version_is_printed(bnvit: Command) -> None:
+    assert bnvit("--version") == (0, f"bnvit-study {version('bnvit-study')}\n", "")
 
 
 def test_studies_of_an_empty_store_say_what_to_do(bnvit: Command) -> None:

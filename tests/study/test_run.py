@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import mlflow
@@ -11,6 +12,7 @@ import pytest
 import torch
 from mlflow.entities import Run, ViewType
 from optuna.trial import TrialState
+from rich.console import Console
 from safetensors.torch import load_file
 
 from models.errors import InputError
@@ -21,8 +23,10 @@ from objectives.evaluation import evaluate
 from objectives.metrics import Diverged, RungMetrics
 from objectives.search_space import SearchSpace
 from study import service
+from study.checkpoints import Checkpoints
 from study.errors import IdentityError, TrackingError, WorkerError
 from study.overview import Overview, overview
+from study.progress import trials_table
 from study.request import Request
 from study.service import Session
 from study.settings import Settings
@@ -69,6 +73,19 @@ def test_a_study_ends_with_exactly_its_trials(store: Store, small: Request, sear
     assert seen.model_based == 4
     assert seen.best is not None
     assert seen.best.rungs == seen.identity.rungs
+
+
+def test_the_trials_fit_a_terminal_of_80_columns(
+    store: Store, small: Request, search: Search
+) -> None:
+    search(small)
+    seen = seen_in(store, small)
+    console = Console(width=80, file=StringIO(), record=True)
+    console.print(trials_table(seen))
+    text = console.export_text()
+    assert "…" not in text
+    for row in seen.trials:
+        assert f"{row.lr:.2e}" in text
 
 
 def test_start_points_of_a_large_study_only_scout(
@@ -253,6 +270,24 @@ def test_a_bug_fails_the_trial_and_repeated_bugs_stop_the_worker(
     seen = seen_in(store, small)
     assert len(seen.ended) == 4
     assert seen.outcomes["failed"] == 3
+
+
+def test_an_interruption_that_became_an_error_fails_no_trial(
+    store: Store, small: Request, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+
+    def interrupted(*_: object) -> None:  # as by torch.save, of its half-written file
+        stop.at_once = True
+        raise RuntimeError("unexpected pos")
+
+    monkeypatch.setattr(Checkpoints, "save", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        service.open_session(small, settings, lambda _: None) as session,
+    ):
+        session.work(stop)
+    assert seen_in(store, small).outcomes == {"waiting": 4}
 
 
 def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
