@@ -23,11 +23,10 @@ class SearchSpace:
     def check(self, variant: Variant) -> None:
         """Raise InputError where a range cannot be searched with this model."""
         low, high = self.lr
-        if not 0 < low <= high <= HIGHEST_LR:
-            raise InputError(
-                f"lr range {low:g}:{high:g} must be positive, the lower end first, "
-                f"and not above {HIGHEST_LR:g}"
-            )
+        if not (math.isfinite(low) and math.isfinite(high) and 0 < low <= high):
+            raise InputError(f"lr range {low:g}:{high:g} must be positive, the lower end first")
+        if high > HIGHEST_LR:
+            raise InputError(f"lr range {low:g}:{high:g} must end at {HIGHEST_LR:g} or below")
         first, last = self.batch_size
         least = 2 if variant.uses_batch_norm else 1
         if first > last:

@@ -109,7 +109,7 @@ def test_models_lists_what_is_executed(bnvit: Command) -> None:
         ("run --model vit --trials many", "See 'bnvit-study run --help'"),
         ("run --model vit --trials 99999", "trials 99999 must be at most 10,000"),
         ("run --model vit --epochs 99999", "epochs 99999 must be at most 10,000"),
-        ("run --model vit --lr 1e300:1e301", "not above 1e+30"),
+        ("run --model vit --lr 1e300:1e301", "must end at 1e+30 or below"),
         ("run --model vit --study ''", "study name '' must not be empty"),
         (f"run --model vit --study {'x' * 201}", "more than 200 characters"),
         ("run --model vit --set bn_momentum=0.2", "vit has no BatchNorm"),

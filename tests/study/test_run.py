@@ -100,7 +100,7 @@ def test_start_points_of_a_large_study_only_scout(
 
 
 def test_every_trial_has_one_mlflow_run_with_every_rung_once(
-    store: Store, small: Request, search: Search
+    store: Store, small: Request, search: Search, tmp_path: Path
 ) -> None:
     search(small)
     seen = seen_in(store, small)
@@ -121,16 +121,16 @@ def test_every_trial_has_one_mlflow_run_with_every_rung_once(
         assert float(run.data.params["lr"]) == row.lr
         assert run.data.params["blocks_executed"] == "2"
         assert run.data.params["versions.torch"] == torch.__version__
-        config = json.loads(client_text(client, run, "config.json"))
+        config = json.loads(artifact_text(client, run, "config.json", tmp_path))
         assert config["batch_size"] == row.batch_size
 
 
-def client_text(client: mlflow.MlflowClient, run: Run, name: str) -> str:
-    return Path(client.download_artifacts(run.info.run_id, name)).read_text()
+def artifact_text(client: mlflow.MlflowClient, run: Run, name: str, folder: Path) -> str:
+    return Path(client.download_artifacts(run.info.run_id, name, str(folder))).read_text()
 
 
 def test_only_the_best_trial_keeps_its_weights_and_they_score_as_reported(
-    store: Store, small: Request, search: Search, subset: SearchData
+    store: Store, small: Request, search: Search, subset: SearchData, tmp_path: Path
 ) -> None:
     search(small, pruner="none", trials=5)
     seen = seen_in(store, small)
@@ -142,7 +142,8 @@ def test_only_the_best_trial_keeps_its_weights_and_they_score_as_reported(
     }
     assert seen.best is not None
     assert holders == {seen.best.mlflow_run_id}
-    path = client.download_artifacts(str(seen.best.mlflow_run_id), "model.safetensors")
+    run_id = str(seen.best.mlflow_run_id)
+    path = client.download_artifacts(run_id, "model.safetensors", str(tmp_path))
     model = VARIANTS["vitbn"].build(subset.shape, small.switches)
     model.load_state_dict(load_file(path))
     assert evaluate(model, subset.validation, 50).accuracy == seen.best.val_accuracy
