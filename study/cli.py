@@ -244,7 +244,7 @@ def ui(
     settings = _settings(storage, mlflow)
     settings.check()
     ports = (dashboard_port, mlflow_port)
-    check_ports(ports)
+    check_ports(*ports[: 1 if settings.has_mlflow_server else 2])
     data_dir.prepare(settings.data_dir)
     with stop_on_signals() as stop, open_store(settings) as store:
         # Without tracking there may yet be what was tracked before.

@@ -170,9 +170,9 @@ def _mlflow_server(uri: str, port: int, log_dir: Path) -> _Server:
     return _Server([*command, "--workers", "1"], environment, url, log_dir / "mlflow.log")
 
 
-def check_ports(ports: tuple[int, int]) -> None:
+def check_ports(*ports: int) -> None:
     """Raise InputError for equal ports, UiError for one that another program uses."""
-    if ports[0] == ports[1]:
+    if len(set(ports)) < len(ports):
         raise InputError(f"--dashboard-port and --mlflow-port are both {ports[0]}; choose two")
     for port in ports:
         with socket.socket() as probe:

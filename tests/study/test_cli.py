@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import socket
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,21 @@ def test_an_unwritable_data_folder_is_one_line(
         assert code == 1
         assert "BNVIT_DATA_DIR" in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", ["", "--mlflow http://127.0.0.1:9 --mlflow-port {port}"])
+def test_a_taken_port_is_one_line_and_opens_no_store(
+    bnvit: Command, data_dir: Path, more: str
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = bnvit(f"ui --dashboard-port {port} {more.format(port=port)}")
+    assert code == 1
+    assert f"port {port} cannot be used" in err
+    assert err.count("\n") == 1
+    assert list(data_dir.iterdir()) == []
 
 
 def test_debug_shows_the_trace_wherever_it_stands(
