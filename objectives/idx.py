@@ -34,7 +34,8 @@ def check(folder: Path) -> Path:
             raise DataError(f"there is no folder {folder}; put {', '.join(names)} there")
         missing = [name for name in names if not (folder / name).is_file()]
     except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise DataError(f"{folder} cannot be read ({reason}); change its permissions") from error
     if missing:
         raise DataError(f"no {', '.join(missing)} in {folder}; put the uncompressed files there")
     return folder

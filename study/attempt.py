@@ -1,8 +1,7 @@
 """One claim's way from suggestion to outcome."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +53,9 @@ class Job:
         """The study's identity across stores."""
         return str(self.study.user_attrs[UUID_KEY])
 
-    @contextmanager
-    def weights_locked(self) -> Iterator[None]:
+    def weights_locked(self) -> AbstractContextManager[None]:
         """Held by the one worker that changes which trial's weights are kept."""
-        with self.store.locked(_WEIGHTS_LOCK + self.study._study_id):
-            yield
+        return self.store.locked(_WEIGHTS_LOCK + self.study._study_id)
 
     @property
     def chance(self) -> float:

@@ -236,7 +236,7 @@ def ui(
     """Serve Optuna Dashboard and the MLflow UI on this machine until Ctrl-C."""
     from study import data_dir
     from study.service import pages
-    from study.settings import TRACKING_OFF
+    from study.settings import TRACKING_OFF, is_server
     from study.stop import stop_on_signals
     from study.storage import open_store, tracking_uri
     from study.ui import check_ports, serve
@@ -244,7 +244,7 @@ def ui(
     settings = _settings(storage, mlflow)
     settings.check()
     ports = (dashboard_port, mlflow_port)
-    check_ports(*ports[: 1 if settings.has_mlflow_server else 2])
+    check_ports(*ports[: 1 if is_server(settings.mlflow_uri or "") else 2])
     data_dir.prepare(settings.data_dir)
     with stop_on_signals() as stop, open_store(settings) as store:
         # Without tracking there may yet be what was tracked before.

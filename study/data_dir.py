@@ -14,10 +14,15 @@ def prepare(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise StorageError(
-            f"cannot use {folder} ({error.strerror or error}); free space or permissions are "
-            "missing there, or set BNVIT_DATA_DIR to another folder"
-        ) from error
+        raise unusable(folder, error) from error
+
+
+def unusable(folder: Path, error: OSError) -> StorageError:
+    """What to say of a folder in which `error` happened."""
+    return StorageError(
+        f"cannot use {folder} ({error.strerror or error}); free space or permissions are missing "
+        "there, or set BNVIT_DATA_DIR to another folder"
+    )
 
 
 def make_passable(folder: Path) -> None:

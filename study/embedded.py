@@ -26,7 +26,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from study.data_dir import make_passable
+from study.data_dir import make_passable, unusable
 from study.errors import StorageError
 from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
 from study.stop import uninterrupted
@@ -86,10 +86,7 @@ class EmbeddedPostgres:
                 self._ensure_running()
         except OSError as error:
             self._release()
-            raise StorageError(
-                f"cannot use {self.folder} ({error.strerror or error}); free space or permissions "
-                "are missing there, or set BNVIT_DATA_DIR to another folder"
-            ) from error
+            raise unusable(self.folder, error) from error
         except BaseException:
             self._release()
             raise

@@ -28,6 +28,7 @@ from torch import Tensor
 from objectives.metrics import RungMetrics
 from objectives.objective import Outcome, Result
 from study.errors import TrackingError
+from study.settings import is_server
 from study.tracking import NullTracker, StudyRuns, TrialLabel
 
 CONFIG_FILE = "config.json"
@@ -44,7 +45,7 @@ class MlflowTracker(NullTracker):
 
     def __init__(self, uri: str) -> None:
         """`uri` may carry a password: it is passed on, never printed."""
-        self.has_server = uri.startswith("http")
+        self.has_server = is_server(uri)
         with _errors_told():
             self.client = MlflowClient(tracking_uri=uri)
 

@@ -73,17 +73,21 @@ def trials_table(seen: Overview, latest: int | None = None) -> Table:
 
 
 class _Clock:
-    """Estimates the time left from the pace since it was started."""
+    """Estimates the time left from the pace since it was started, unless a stop was asked for."""
 
     def __init__(self, seen: Overview, stop: Stop) -> None:
         self.stop = stop
         self.began_s = time.monotonic()
         self.images_before = seen.images_trained
 
-    def left(self, seen: Overview) -> str:
-        """Time left in words; empty while there is nothing to go by, or nothing left."""
+    def outlook(self, seen: Overview) -> str:
+        """What is to come: a stop that was asked for, else the time left."""
         if self.stop.requested:
             return "stopping; Ctrl-C again stops at once"
+        return self._left(seen)
+
+    def _left(self, seen: Overview) -> str:
+        """Time left in words; empty while there is nothing to go by, or nothing left."""
         trained = seen.images_trained - self.images_before
         if trained < seen.identity.rungs[0] or len(seen.ended) == len(seen.counted):
             return ""
@@ -124,7 +128,7 @@ def _rung_line(row: TrialRow, seen: Overview) -> str:
 
 
 def _count(seen: Overview, clock: _Clock) -> str:
-    parts = [f"{len(seen.ended)} of {len(seen.counted)} trials ended", clock.left(seen)]
+    parts = [f"{len(seen.ended)} of {len(seen.counted)} trials ended", clock.outlook(seen)]
     return ", ".join(part for part in parts if part)
 
 

@@ -105,13 +105,11 @@ class Request:
 
     def places(self) -> list[str]:
         """The options that said where the store and MLflow are; a password is left out."""
-        given = {"--storage": self.storage, "--mlflow": self.mlflow}
-        return [
-            word
-            for option, address in given.items()
-            if address is not None
-            for word in (option, shown_address(address))
-        ]
+        words: list[str] = []
+        for option, address in (("--storage", self.storage), ("--mlflow", self.mlflow)):
+            if address is not None:
+                words += [option, shown_address(address)]
+        return words
 
 
 def default_pruner(sampler: str) -> PrunerName:

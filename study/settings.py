@@ -43,11 +43,6 @@ class Settings(BaseSettings):
             return "a database beside the studies"
         return "off" if self.mlflow_uri == TRACKING_OFF else shown_address(self.mlflow_uri)
 
-    @property
-    def has_mlflow_server(self) -> bool:
-        """Whether MLflow is a server that others keep, not a database."""
-        return self.mlflow_uri is not None and self.mlflow_uri.startswith("http")
-
     def check(self) -> None:
         """Raise InputError for an address that could never be used; connects to nothing."""
         if self.storage_url is not None:
@@ -66,6 +61,11 @@ class Settings(BaseSettings):
                 f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES)}, "
                 f"or be '{TRACKING_OFF}'"
             )
+
+
+def is_server(mlflow_uri: str) -> bool:
+    """Whether MLflow's address is that of a server, not of a database."""
+    return mlflow_uri.startswith(("http://", "https://"))
 
 
 def shown_address(text: str) -> str:

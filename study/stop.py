@@ -1,8 +1,9 @@
 """A clean stop: the first signal is noted, the second ends the process at once."""
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -53,12 +54,8 @@ def stop_on_signals() -> Iterator[Stop]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, handle) for number in numbers}
-    try:
+    with _handled(numbers, handle), _interruptions_lost_in_silence():
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -70,10 +67,37 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    with _handled([signal.SIGINT, signal.SIGTERM], signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled(
+    numbers: Sequence[signal.Signals], handler: Callable[..., None] | signal.Handlers
+) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+@contextmanager
+def _interruptions_lost_in_silence() -> Iterator[None]:
+    """Print no trace of a KeyboardInterrupt that struck where Python drops exceptions.
+
+    Such places are finalisers and callbacks of weak references. The stop that was asked for first
+    goes on, and the next signal interrupts again.
+    """
+    previous = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            previous(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous

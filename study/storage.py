@@ -13,7 +13,6 @@ import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
 from models.errors import first_line
-from study import data_dir
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.settings import Settings, postgres_url
@@ -63,7 +62,6 @@ def open_store(settings: Settings) -> Iterator[Store]:
             mlflow_url = url.set(database=MLFLOW_DATABASE)
             label = url.render_as_string(hide_password=True)
         else:
-            data_dir.prepare(settings.data_dir)
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
             url, mlflow_url = make_url(server.url("optuna")), make_url(server.url(MLFLOW_DATABASE))
             label = f"embedded Postgres in {server.folder}"

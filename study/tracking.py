@@ -13,7 +13,7 @@ from torch import Tensor
 from objectives.metrics import RungMetrics
 from objectives.objective import Result
 from study.errors import TrackingError
-from study.settings import TRACKING_OFF
+from study.settings import TRACKING_OFF, is_server
 
 PROBE_TIMEOUT_S = 5
 
@@ -91,7 +91,7 @@ def probe_tracking(uri: str) -> None:
 
     A database is probed as such when it is opened.
     """
-    if not uri.startswith(("http://", "https://")):
+    if not is_server(uri):
         return
     shown = make_url(uri).render_as_string(hide_password=True)
     try:

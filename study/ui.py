@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psutil
 
 from models.errors import InputError
 from study.errors import UiError
+from study.settings import is_server
 from study.storage import Store
 
 HOST = "127.0.0.1"
@@ -65,7 +66,7 @@ def serve(
     """
     started = [_dashboard_server(store.optuna_url, ports[0], log_dir)]
     mlflow_url = mlflow_uri
-    if not mlflow_uri.startswith("http"):
+    if not is_server(mlflow_uri):
         started.append(_mlflow_server(mlflow_uri, ports[1], log_dir))
         mlflow_url = started[-1].url
     with ExitStack() as stack:
@@ -111,7 +112,7 @@ class _Server:
         while time.monotonic() < until:
             self.check()
             try:
-                if not self._listens():  # another program may answer under this address
+                if not self._listens():
                     raise ConnectionRefusedError
                 with urllib.request.urlopen(self.url, timeout=2):
                     return
@@ -136,11 +137,12 @@ class _Server:
                 continue
 
     def _listens(self) -> bool:
-        """Whether this server's processes have an open port."""
+        """Whether one of this server's processes, and no other program, has its port."""
+        port = urlsplit(self.url).port
         try:
             main = psutil.Process(self.process.pid)
             return any(
-                connection.status == psutil.CONN_LISTEN
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
                 for process in (main, *main.children(recursive=True))
                 for connection in process.net_connections("tcp")
             )

@@ -4,14 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
+from study.errors import TrackingError
+from study.tracking import probe_tracking
 from tests.integration.processes import STUDY, TINY_RUN, finish, free_port, start, until
 
 
@@ -25,19 +25,21 @@ def server(tmp_path: Path) -> Iterator[str]:
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (tmp_path / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    until(lambda: process.poll() is not None or _answers(url))
-    assert process.returncode is None, (tmp_path / "server.log").read_text()
-    yield url
-    process.terminate()
-    process.wait(30)
+    try:
+        until(lambda: process.poll() is not None or _answers(url))
+        assert process.returncode is None, (tmp_path / "server.log").read_text()
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2):
-            return True
-    except (urllib.error.URLError, OSError):
+        probe_tracking(url)
+    except TrackingError:
         return False
+    return True
 
 
 def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights(
