@@ -1,9 +1,7 @@
 """One claim's way from suggestion to outcome."""
 
 import logging
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -11,9 +9,7 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import BnvitError
-from models.profile import profile
 from objectives import objective, training
-from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import Outcome, Result
@@ -21,46 +17,14 @@ from objectives.recipe import TrainConfig
 from objectives.search_space import START_POINTS
 from study import slots
 from study.checkpoints import Checkpoints
-from study.environment import device_label, revision, versions
 from study.errors import StorageError
-from study.identity import UUID_KEY, StudyIdentity
+from study.job import Job, trial_params
 from study.samplers import sampler
 from study.slots import Beat, Claim
 from study.stop import Stop
-from study.storage import Store
-from study.tracking import NullTracker, StudyRuns, TrialLabel
-
-_WEIGHTS_LOCK = 7_231_200_000  # advisory lock; plus the study's id in Optuna
+from study.tracking import TrialLabel
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a worker needs for one study."""
-
-    store: Store
-    study: optuna.Study
-    identity: StudyIdentity
-    data: SearchData
-    device: torch.device
-    tracker: NullTracker
-    runs: StudyRuns | None
-    checkpoint_dir: Path
-
-    @property
-    def uuid(self) -> str:
-        """The study's identity across stores."""
-        return str(self.study.user_attrs[UUID_KEY])
-
-    def weights_locked(self) -> AbstractContextManager[None]:
-        """Held by the one worker that changes which trial's weights are kept."""
-        return self.store.locked(_WEIGHTS_LOCK + self.study._study_id)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing: what a diverged configuration is worth."""
-        return 1.0 / self.data.shape.classes
 
 
 class LeaseLostError(Exception):
@@ -184,7 +148,7 @@ class Attempt:
     def _start(self, config: TrainConfig) -> training.Run:
         run = training.start(config, self.job.data, self.job.device)
         self.run_id = self.job.tracker.open_trial(
-            self.job.runs, self.label, _params(self.job, config, run)
+            self.job.runs, self.label, trial_params(self.job, config, run)
         )
         if self.run_id is not None:
             self._set_attr("mlflow_run_id", self.run_id)
@@ -274,22 +238,6 @@ def _best(study: optuna.Study) -> tuple[float, int]:
         if trial.user_attrs.get("outcome") == Outcome.COMPLETE and trial.value is not None
     ]
     return max(ranks, default=(-1.0, 0))
-
-
-def _params(job: Job, config: TrainConfig, run: training.Run) -> dict[str, Any]:
-    """What MLflow is told of the trial, counted on its own model."""
-    counted = profile(run.model, run.data.shape)
-    return {
-        **config.as_dict(),
-        "epochs": job.identity.epochs,
-        "device": device_label(job.device),
-        "threads": torch.get_num_threads(),
-        "parameters": counted.parameters,
-        "multiply_adds": counted.macs,
-        "blocks_executed": counted.blocks_executed,
-        "revision": revision(),
-        "versions": versions(),
-    }
 
 
 def _free_memory(run: training.Run | None) -> None:

@@ -14,7 +14,6 @@ from models.switches import nearest
 from objectives.data import SearchData, dataset, load_search_data
 from objectives.recipe import search_rungs
 from study import data_dir, slots
-from study.attempt import Job
 from study.environment import device_of
 from study.errors import IdentityError, UnknownStudyError
 from study.identity import (
@@ -23,6 +22,7 @@ from study.identity import (
     StudyIdentity,
     identity_of,
 )
+from study.job import Job
 from study.overview import Overview, overview
 from study.request import Request
 from study.samplers import pruner

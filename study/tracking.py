@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
 from torch import Tensor
 
 from objectives.metrics import RungMetrics
 from objectives.objective import Result
 from study.errors import TrackingError
-from study.settings import TRACKING_OFF, is_server
+from study.settings import TRACKING_OFF, is_server, shown_address
 
 PROBE_TIMEOUT_S = 5
 
@@ -93,7 +92,7 @@ def probe_tracking(uri: str) -> None:
     """
     if not is_server(uri):
         return
-    shown = make_url(uri).render_as_string(hide_password=True)
+    shown = shown_address(uri)
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
             return

@@ -7,8 +7,9 @@ from uuid import uuid4
 
 from objectives.objective import Outcome
 from study import slots
-from study.attempt import Attempt, Job
+from study.attempt import Attempt
 from study.errors import WorkerError
+from study.job import Job
 from study.stop import Stop
 
 POLL_S = 1.0  # between looks at a store without an open slot
