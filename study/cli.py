@@ -1,17 +1,14 @@
-"""The command line: parses, calls, prints – nothing else. Heavy imports wait for their command."""
+"""The commands: parse, call, print – nothing else. Heavy imports wait for their command."""
 
 import importlib.metadata
 import json
-import logging
-import signal
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.errors import BnvitError, InputError
+from models.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +69,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Read by `main` already, so that --debug may stand anywhere."""
+    """Read by `study.entry` already, so that --debug may stand anywhere."""
 
 
 @app.command(epilog="Example: bnvit-study run --model vitbn --trials 20")
@@ -276,35 +273,6 @@ def fetch(name: Annotated[str, typer.Argument(help="Data set; so far mnist.")]) 
     print(f"{name} is in {folder}")
 
 
-def main() -> None:
-    """Entry point: a known error is one line on stderr; --debug shows its trace."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
-    try:
-        sys.exit(app(arguments or ["--help"], prog_name="bnvit-study", standalone_mode=False))
-    except BnvitError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
-    except typer.exceptions.TyperException as error:
-        _fail(f"{error.format_message()} {_usage(error)}", error.exit_code)
-    except typer.Abort:
-        _fail("stopped at once", 130)
-
-
-def _usage(error: typer.exceptions.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "bnvit-study"
-    return f"See '{command} --help'."
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"bnvit-study: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
-
-
 def _settings(storage: str | None = None, mlflow: str | None = None) -> "Settings":
     from study.settings import Settings
 
@@ -332,15 +300,3 @@ def _console(stderr: bool = False) -> "Console":
 
 def _print(console: "Console", line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
-
-
-def _log_to_stderr(level: int) -> None:
-    class Handler(logging.Handler):
-        """Writes to whatever stderr is at the time: a live table replaces it for a while."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
-
-    logging.basicConfig(level=logging.WARNING, handlers=[Handler()])
-    for package in ("study", "objectives", "models"):
-        logging.getLogger(package).setLevel(min(level, logging.INFO))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.conftest import SUBSET
 
-PROGRAM = [sys.executable, "-c", "from study.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from study.entry import main; main()"]
 TINY_RUN = (
     f"run --model vitbn --dataset {shlex.quote(SUBSET)} --device cpu "
     "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32"

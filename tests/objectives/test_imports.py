@@ -34,7 +34,7 @@ def test_models_training_and_data_need_nothing_of_the_service() -> None:
     assert done.stdout == "imported\n", done.stderr
 
 
-@pytest.mark.parametrize("module", ["objectives.objective", "study.cli"])
+@pytest.mark.parametrize("module", ["objectives.objective", "study.entry"])
 def test_the_block_really_blocks(module: str) -> None:
     done = run(f"import {module}")
     assert done.returncode != 0

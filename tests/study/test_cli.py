@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from models.errors import BnvitError
-from study import cli
+from study import cli, entry
 from study.storage import Store
 from tests.conftest import SUBSET
 
@@ -57,7 +57,7 @@ class Command:
         """Exit code, standard output and standard error of `bnvit-study LINE`."""
         self.monkeypatch.setattr("sys.argv", ["bnvit-study", *shlex.split(line)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            entry.main()
         captured = self.capsys.readouterr()
         code = ended.value.code
         return int(code or 0), captured.out, captured.err
@@ -222,7 +222,7 @@ def test_debug_shows_the_trace_wherever_it_stands(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["bnvit-study", "run", "--model", "vitbm", "--debug"])
     with pytest.raises(BnvitError, match="unknown model"):
-        cli.main()
+        entry.main()
 
 
 def test_a_study_from_the_command_line(bnvit: Command) -> None:
