@@ -1,4 +1,4 @@
-"""What a trial does: suggest a configuration, train, report each rung once, end with an outcome."""
+"""What a trial does: train, report each rung once, end with an outcome."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,28 +42,28 @@ class Result:
 
 
 def events(
-    trial: optuna.Trial, run: Run, pause: Callable[[], bool] = lambda: False
+    run: Run, settle: Callable[[], bool], pause: Callable[[], bool] = lambda: False
 ) -> Iterator[Event]:
-    """Train `run`; once the caller has seen a rung, report it to `trial` unless it is there.
+    """Train `run`; once the caller has seen an event, `settle` it.
 
-    Stops at the rung where the pruner gives up, also if that was before an interruption. A
-    `Pause` is passed on from `train`.
+    Stops where `settle` says that the pruner has given up, also if that was before an
+    interruption. A `Pause` is passed on from `train`.
     """
-    if wants_pruning(trial, run):
+    if settle():
         return
     for event in train(run, pause):
         yield event
-        if isinstance(event, RungMetrics):
-            report(trial, event)
-            if wants_pruning(trial, run):
-                return
+        if settle():
+            return
 
 
-def report(trial: optuna.Trial, metrics: RungMetrics) -> None:
-    """Report the accuracy at the rung's number, once whatever the attempts."""
+def settle(trial: optuna.Trial, run: Run) -> bool:
+    """Report what the store has not got of the curve; whether the pruner gives the trial up."""
     reported = trial.study._storage.get_trial(trial._trial_id).intermediate_values
-    if metrics.rung not in reported:
-        trial.report(metrics.val_accuracy, step=metrics.rung)
+    for metrics in run.curve:
+        if metrics.rung not in reported:
+            trial.report(metrics.val_accuracy, step=metrics.rung)
+    return wants_pruning(trial, run)
 
 
 def wants_pruning(trial: optuna.Trial, run: Run) -> bool:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
 from models.errors import InputError
@@ -42,6 +43,13 @@ class SearchSpace:
             raise InputError(
                 f"batch-size range {first}:{last} exceeds the {train_images} training images"
             )
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The searched values, as Optuna describes them."""
+        return {
+            "lr": FloatDistribution(*self.lr, log=True),
+            "batch_size": IntDistribution(*self.batch_size),
+        }
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float | int]:
         """Values for `trial`: those it has already, else the sampler's."""

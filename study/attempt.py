@@ -1,11 +1,13 @@
 """One claim's way from suggestion to outcome."""
 
 import logging
-from dataclasses import asdict
-from typing import Any
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import optuna
-import torch
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import BnvitError
@@ -14,26 +16,27 @@ from objectives.errors import StateError
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import Outcome, Result
 from objectives.recipe import TrainConfig
-from objectives.search_space import START_POINTS
-from study import slots
-from study.checkpoints import Checkpoints
-from study.errors import StorageError
+from study import leases, memory, slots
+from study.beat import Beat, Progress
+from study.connections import is_outage
+from study.errors import StorageError, StoreAwayError
 from study.job import Job, trial_params
+from study.leases import Claim, LeaseLostError
+from study.patience import Patience
+from study.recorder import NullRecorder, TrialRecorder
 from study.samplers import sampler
-from study.slots import Beat, Claim
+from study.spool import Spool
 from study.stop import Stop
-from study.tracking import TrialLabel
+from study.suggestion import suggest
+
+CHECKPOINT_S = 300  # at least so often, between rungs as well
+
+_Result = TypeVar("_Result")
 
 log = logging.getLogger(__name__)
 
-
-class LeaseLostError(Exception):
-    """Another worker has taken the trial over; this one's results of it are dropped."""
-
-
 _NOT_THE_TRIALS_FAULT = (
     LeaseLostError,
-    optuna.exceptions.UpdateFinishedTrialError,
     optuna.exceptions.StorageInternalError,
     SQLAlchemyError,
     BnvitError,
@@ -41,50 +44,68 @@ _NOT_THE_TRIALS_FAULT = (
 )
 
 
+@dataclass(frozen=True)
+class Hands:
+    """What a worker brings to every trial."""
+
+    beat: Beat
+    patience: Patience
+    stop: Stop
+    spool: Spool | None  # None: tracking is off
+
+
 class Attempt:
     """A claimed trial in this worker's hands."""
 
-    def __init__(self, job: Job, claim: Claim, stop: Stop) -> None:
+    def __init__(self, job: Job, claim: Claim, hands: Hands) -> None:
         self.job = job
         self.claim = claim
-        self.stop = stop
-        study = job.study
-        number = job.store.storage.get_trial(claim.trial_id).number
-        study.sampler = sampler(job.identity, number)
-        study._thread_local.cached_all_trials = None  # else kept from a trial that was lost
-        study.get_trials(deepcopy=False)  # Optuna's cache must know a trial before it is used
-        self.trial = optuna.trial.Trial(study, claim.trial_id)
-        self.label = TrialLabel(study.study_name, job.uuid, number)
-        self.checkpoints = Checkpoints(job.checkpoint_dir / job.uuid)
-        self.run_id: str | None = None
+        self.hands = hands
         self.run_state: training.Run | None = None
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return self.label.number
+        self.saved_images = 0  # in the last checkpoint
+        self.saved_at_s = time.monotonic()
+        self.is_pending = False  # a rung that the store has not been told of
+        self.recorded = 0  # rungs of the curve that are in the spool
+        self.number, self.trial = self._patiently(self._take_up)
+        self.recorder = NullRecorder()
+        if hands.spool is not None and job.runs is not None:
+            label = job.label(self.number)
+            self.recorder = TrialRecorder(
+                hands.spool, job.runs, label, claim.trial_id, claim.attempt
+            )
 
     def run(self) -> Outcome | None:
-        """Train and finish the trial; None if it went back to its slot or to another worker."""
-        with Beat(self.job.store, self.claim, self._images_seen):
+        """Train and finish the trial; None if it went back to its slot or to another worker.
+
+        Raises StoreAwayError where the store stays away, StorageError where nothing can be kept.
+        """
+        with self.hands.beat.holding(self.claim, self._progress):
             try:
                 result = self._train()
                 if result is not None:
                     return self._finish(result)
                 self._put_back()
                 return None
-            except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
+            except LeaseLostError:
                 log.warning("trial %d was taken over by another worker", self.number)
                 return None
             except OSError as error:
-                slots.release(self.job.store, self.claim)
+                self._let_go()
                 raise StorageError(
-                    f"trial {self.number} cannot be kept in {self.checkpoints.folder} "
+                    f"trial {self.number} cannot be kept in {self.job.checkpoints.folder} "
                     f"({error.strerror or error}); free space there and run the command again"
                 ) from error
             except (BnvitError, KeyboardInterrupt):
-                slots.release(self.job.store, self.claim)
+                self._let_go()
                 raise
+
+    def _take_up(self) -> tuple[int, optuna.Trial]:
+        study, storage = self.job.study, self.job.store.storage
+        number = storage.get_trial(self.claim.trial_id).number
+        study.sampler = sampler(self.job.identity, number)
+        study._thread_local.cached_all_trials = None  # else kept from a trial that was lost
+        study.get_trials(deepcopy=False)  # Optuna's cache must know a trial before it is used
+        return number, optuna.trial.Trial(study, self.claim.trial_id)
 
     def _train(self) -> Result | None:
         """How training ended, also by a bug or for want of memory; None if it was interrupted."""
@@ -93,36 +114,37 @@ class Attempt:
         except _NOT_THE_TRIALS_FAULT:
             raise
         except Exception as error:
-            if self.stop.at_once:  # some libraries turn an interruption into an error of theirs
+            if self.hands.stop.at_once:  # some libraries turn an interruption into their error
                 raise KeyboardInterrupt from error
             result = objective.failed(error)
             reason = str(error) if objective.is_out_of_memory(error) else None
         if reason is not None:  # out of the handler: the error held on to the memory
-            _free_memory(self.run_state)
+            memory.free(self.run_state)
             return objective.out_of_memory(self.run_state, self.job.chance, reason)
         log.error("trial %d failed: %s", self.number, result.reason)
         log.debug("%s", result.traceback)
         return result
 
     def _train_to_the_end(self) -> Result | None:
-        run = self.run_state = self._start(self._configure())
-        for metrics in run.curve:  # what an interrupted attempt had not told everybody
-            self._record(metrics)
-            objective.report(self.trial, metrics)
+        config = self._patiently(self._configure)
+        reason = self._patiently(lambda: memory.too_large(self.job, config.batch_size))
+        if reason is not None:
+            self.recorder.open(config.as_dict())
+            return objective.out_of_memory(None, self.job.chance, reason)
+        run = self.run_state = self._start(config)
         event: Event | None = None
-        for event in objective.events(self.trial, run, lambda: self.stop.requested):
+        for event in objective.events(run, self._settle, self._wants_pause):
             if isinstance(event, Pause):
-                self.checkpoints.save(self.number, run.state_dict())
-                return None
-            if isinstance(event, RungMetrics):
-                self._record(event)
-                self.checkpoints.save(self.number, run.state_dict())
+                if self._look_up():
+                    return None
+            elif isinstance(event, RungMetrics):
+                self._save(run)
+                self.is_pending = True
         return objective.result(run, event, self.job.chance)
 
     def _configure(self) -> TrainConfig:
         identity = self.job.identity
-        values = identity.space.suggest(self.trial)
-        self._set_attr("suggested_by", self._suggested_by())
+        values = suggest(self.job, self.claim.trial_id)
         return TrainConfig(
             model=identity.model,
             switches=identity.model_switches,
@@ -136,86 +158,145 @@ class Attempt:
             precision=identity.precision,
         )
 
-    def _suggested_by(self) -> str:
-        """Where the values came from: kept from the first attempt, a start point, or a sampler."""
-        kept = self.trial.user_attrs.get("suggested_by")
-        if kept is not None:
-            return str(kept)
-        if self.number < START_POINTS:
-            return "start"
-        return self.job.identity.sampler if self.trial.relative_params else "random"
-
     def _start(self, config: TrainConfig) -> training.Run:
+        """A new run, or one that goes on from the best checkpoint that can be used."""
         run = training.start(config, self.job.data, self.job.device)
-        self.run_id = self.job.tracker.open_trial(
-            self.job.runs, self.label, trial_params(self.job, config, run)
-        )
-        if self.run_id is not None:
-            self._set_attr("mlflow_run_id", self.run_id)
-        state = self.checkpoints.load(self.number)
-        if state is None:
-            return run
-        try:
-            run.load_state_dict(state)
+        self.recorder.open(trial_params(self.job, config, run))
+        for images, state in self.job.checkpoints.states(self.number):
+            try:
+                run.load_state_dict(state)
+            except StateError as error:  # raised before anything was loaded
+                log.warning("trial %d: a checkpoint is not of this trial (%s)", self.number, error)
+                continue
             log.info("trial %d goes on from %d images", self.number, run.images_seen)
-        except StateError as error:  # raised before anything was loaded
-            log.warning("trial %d starts afresh: %s", self.number, error)
+            self.saved_images = images
+            break
+        self.is_pending = True  # what an interrupted attempt had not told everybody
         return run
 
-    def _record(self, metrics: RungMetrics) -> None:
-        """Tell MLflow of a rung; `objective.events` then tells Optuna."""
-        self._check_lease()
-        self.job.tracker.log_rung(self.run_id, metrics)
-        self._set_attr("images_seen", metrics.images_seen)
+    def _wants_pause(self) -> bool:
+        """Asked after each step; reads nothing but memory."""
+        beat = self.hands.beat
+        return (
+            self.hands.stop.requested
+            or beat.has_lost
+            or (self.is_pending and beat.is_reachable)
+            or time.monotonic() - self.saved_at_s > CHECKPOINT_S
+        )
+
+    def _look_up(self) -> bool:
+        """Between two steps: whether to leave the trial. Raises LeaseLostError if it is gone."""
+        assert self.run_state is not None
+        if self.hands.beat.has_lost:
+            raise LeaseLostError
+        if self.hands.stop.requested:
+            self._save(self.run_state)
+            return True
+        if time.monotonic() - self.saved_at_s > CHECKPOINT_S:
+            self._save(self.run_state)
+        return False
+
+    def _save(self, run: training.Run) -> None:
+        self.job.checkpoints.save(self.number, run.state_dict(), run.images_seen)
+        self.saved_images = run.images_seen
+        self.saved_at_s = time.monotonic()
+
+    def _settle(self) -> bool:
+        """Tell the store of the rungs it has not got; whether the pruner gives the trial up.
+
+        While the store is away training goes on, and this is tried again once it is back.
+        """
+        if not self.is_pending:
+            return False
+        if not self.hands.beat.is_reachable:
+            return False
+        try:
+            verdict = self._report()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning("the store is away; trial %d goes on training", self.number)
+            self.hands.beat.note_outage()
+            return False
+        self.is_pending = False
+        return verdict
+
+    def _report(self) -> bool:
+        """Optuna first, behind the fence, then the spool: what is recorded was accepted."""
+        run = self.run_state
+        if run is None:
+            return False
+        told = self._progress()
+        if not leases.extend(self.job.store, self.claim, told.seen, told.saved):
+            raise LeaseLostError
+        with leases.held(self.job.store, self.claim):
+            verdict = objective.settle(self.trial, run)
+        for metrics in run.curve[self.recorded :]:
+            self.recorder.rung(metrics)
+        self.recorded = len(run.curve)
+        return verdict
 
     def _finish(self, result: Result) -> Outcome:
-        self._check_lease()
-        self._set_attr("outcome", result.outcome.value)
-        self._set_attr("images_seen", self._images_seen())
-        if result.diverged is not None:
-            self._set_attr("diverged", asdict(result.diverged))
-        if result.reason:
-            self._set_attr("reason", result.reason)
-        state = _OPTUNA_STATES[result.outcome]
-        if result.outcome is Outcome.COMPLETE:
-            self._finish_complete(result)
-        else:
-            self.job.tracker.close_trial(self.run_id, result, state)
-            self._tell(result)
-        self.checkpoints.discard(self.number)
+        """Tell everybody how the trial ended; Optuna last, as that is the commit."""
+        if self.is_pending and result.outcome is not Outcome.FAILED:
+            self._patiently(self._report)
+        is_best = result.outcome is Outcome.COMPLETE and self._patiently(
+            lambda: self._is_best(result)
+        )
+        if is_best and self.run_state is not None:
+            self.recorder.weights(self.run_state.weights())
+        self.recorder.close(result, _OPTUNA_STATES[result.outcome])
+        self._patiently(lambda: self._tell(result))
+        self.job.checkpoints.discard(self.number)
         return result.outcome
 
-    def _finish_complete(self, result: Result) -> None:
-        """Keep the weights if this is the best trial so far; one worker decides at a time."""
-        assert result.value is not None
-        assert self.run_state is not None
-        with self.job.weights_locked():
-            is_best = (result.value, -self.number) > _best(self.job.study)
-            if is_best:
-                self.job.tracker.log_weights(self.run_id, self.run_state.weights())
-            self.job.tracker.close_trial(self.run_id, result, "COMPLETE")
-            self._tell(result)
-            if is_best:
-                self.job.tracker.drop_weights(self.job.runs, keep=self.run_id)
-
     def _tell(self, result: Result) -> None:
-        try:
+        with leases.held(self.job.store, self.claim):
+            state = self.job.store.storage.get_trial(self.claim.trial_id).state
+            if state.is_finished():
+                return  # an earlier try got through, though its answer did not
+            self._set_attr("outcome", result.outcome.value)
+            self._set_attr("images_seen", self._progress().seen)
+            if result.diverged is not None:
+                self._set_attr("diverged", asdict(result.diverged))
+            if result.reason:
+                self._set_attr("reason", result.reason)
+            if result.outcome is Outcome.OOM:
+                self._set_attr(memory.MEMORY_KEY, memory.total_bytes(self.job.device))
             objective.tell(self.trial, result)
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
-            raise LeaseLostError from error
+
+    def _is_best(self, result: Result) -> bool:
+        assert result.value is not None
+        return (result.value, -self.number) > best_rank(self.job.study)
 
     def _put_back(self) -> None:
-        self._check_lease()
-        self.job.tracker.put_back(self.run_id)
-        self._set_attr("images_seen", self._images_seen())
+        """The trial waits again, from its last checkpoint on."""
+        self.recorder.put_back()
+        try:
+            self._patiently(self._release)
+        except StoreAwayError:
+            log.warning(
+                "the store is away: trial %d waits again when its lease has run out", self.number
+            )
+
+    def _release(self) -> None:
+        with leases.held(self.job.store, self.claim):
+            self._set_attr("images_seen", self._progress().seen)
         slots.release(self.job.store, self.claim)
 
-    def _check_lease(self) -> None:
-        if not slots.holds(self.job.store, self.claim):
-            raise LeaseLostError
+    def _let_go(self) -> None:
+        """Put the trial back on the way out of an error; without the store its lease runs out."""
+        try:
+            slots.release(self.job.store, self.claim)
+        except SQLAlchemyError as error:
+            log.debug("not put back: %s", error)
 
-    def _images_seen(self) -> int:
-        return self.run_state.images_seen if self.run_state is not None else 0
+    def _progress(self) -> Progress:
+        seen = self.run_state.images_seen if self.run_state is not None else 0
+        return Progress(seen, self.saved_images)
+
+    def _patiently(self, action: Callable[[], _Result]) -> _Result:
+        return self.hands.patience(action)
 
     def _set_attr(self, key: str, value: Any) -> None:
         self.job.store.storage.set_trial_user_attr(self.claim.trial_id, key, value)
@@ -230,19 +311,11 @@ _OPTUNA_STATES = {
 }
 
 
-def _best(study: optuna.Study) -> tuple[float, int]:
-    """Value and negative number of the best trial: of equal ones the first, as in `Overview`."""
+def best_rank(study: optuna.Study) -> tuple[float, int]:
+    """Value and negative number of the best trial, of equal ones the first."""
     ranks = [
         (trial.value, -trial.number)
-        for trial in study.get_trials(deepcopy=False)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if trial.user_attrs.get("outcome") == Outcome.COMPLETE and trial.value is not None
     ]
-    return max(ranks, default=(-1.0, 0))
-
-
-def _free_memory(run: training.Run | None) -> None:
-    if run is not None:
-        run.model.to("meta")
-        run.optimizer.state.clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return max(ranks, default=(-1.0, 1))

@@ -1,49 +1,147 @@
-"""A trial's latest training state, on local disk, for an interrupted trial to go on."""
+"""Training states of open trials: on local disk, and if asked where every node reaches them."""
 
 import logging
-import os
-import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
+from study import checkpoint_files as files
+from study.checkpoint_files import UnusableError
+from study.checkpoint_mirror import Mirror
+from study.place import Place, PlaceError, within
+
+LIST_TIMEOUT_S = 20
+FETCH_TIMEOUT_S = 600
 
 log = logging.getLogger(__name__)
 
+_Candidate = tuple[str, Path | None]  # a file's name, and where it lies on this machine
+
 
 class Checkpoints:
-    """The states of one study's open trials, a file each, named by trial number."""
+    """The states of one study's open trials: the last two of each.
 
-    def __init__(self, folder: Path) -> None:
+    Several workers may write the same folder or place, even of the same trial.
+    """
+
+    def __init__(self, folder: Path, place: Place | None = None) -> None:
+        """`folder` is this study's on local disk; `place` keeps copies for all nodes."""
         self.folder = folder
+        self._place = place
+        self._mirror = Mirror(place) if place is not None else None
 
-    def save(self, number: int, state: dict[str, Any]) -> None:
-        """Replace the state of trial `number`, atomically."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._path(number).with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:  # given a path, torch hides why it cannot write
-            torch.save(state, file)
-        temporary.replace(self._path(number))
+    def save(self, number: int, state: dict[str, Any], images_seen: int) -> None:
+        """Write a state of trial `number`, atomically; it is copied elsewhere later.
 
-    def load(self, number: int) -> dict[str, Any] | None:
-        """The saved state of trial `number`; None if there is none or it cannot be read.
-
-        Only tensors and plain values are unpickled: a file cannot execute code.
+        Raises OSError where the folder cannot be written.
         """
-        path = self._path(number)
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            log.warning("trial %d starts afresh: %s cannot be read (%s)", number, path, error)
-            return None
-        return state
+        trial = _trial(number)
+        path = files.write(self.folder, trial, state, images_seen)
+        if path is None:
+            return
+        names = [kept.name for kept in files.newest_first(path.parent)]
+        for name in files.surplus(names, path.name):
+            path.with_name(name).unlink(missing_ok=True)
+        if self._mirror is not None:
+            self._mirror.put(trial, path)
+
+    def states(self, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Images seen and state of what can be read of trial `number`, newest first."""
+        left = self._candidates(number)
+        while left:
+            name, path = left.pop(0)
+            try:
+                state = files.load(path) if path is not None else self._fetch(number, name)
+            except FileNotFoundError:  # deleted meanwhile, by a worker that has gone further
+                continue
+            except PlaceError as error:
+                left = [candidate for candidate in left if candidate[1] is not None]
+                _warn_of_place(number, error, left)
+            except UnusableError as error:
+                if path is not None and error.damaged:  # else it would be one of the two kept
+                    path.unlink(missing_ok=True)
+                _warn_of_file(number, name, error, left)
+            else:
+                left = [candidate for candidate in left if candidate[0] != name]
+                yield files.images_seen(name), state
 
     def discard(self, number: int) -> None:
-        """Delete the state of a trial that has ended, and what killed savers left of it."""
-        for path in self.folder.glob(f"trial-{number}.*"):
-            path.unlink(missing_ok=True)
+        """Delete the states of a trial that has ended; the copies a little later."""
+        trial = _trial(number)
+        shutil.rmtree(self.folder / trial, ignore_errors=True)
+        for rest in self.folder.glob(f"{trial}.*"):  # of killed workers
+            shutil.rmtree(rest, ignore_errors=True)
+            with suppress(OSError):
+                rest.unlink(missing_ok=True)
+        if self._mirror is not None:
+            self._mirror.delete(trial)
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"trial-{number}.pt"
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the copies are up to date; returns whether they are."""
+        return self._mirror is None or self._mirror.flush(timeout_s)
+
+    def sweep(self) -> None:
+        """Delete all that there is of the study; the copies a little later."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._mirror is not None:
+            self._mirror.delete_all()
+
+    def close(self) -> None:
+        """Stop copying; waits a second at most."""
+        if self._mirror is not None:
+            self._mirror.close()
+
+    def _candidates(self, number: int) -> list[_Candidate]:
+        """A trial's files, newest first; those on this machine before their copies."""
+        trial = _trial(number)
+        local: list[_Candidate] = [
+            (path.name, path) for path in files.newest_first(self.folder / trial)
+        ]
+        if (place := self._place) is None:
+            return local
+        try:
+            names = within(LIST_TIMEOUT_S, lambda: place.names(trial))
+        except PlaceError as error:
+            _warn_of_place(number, error, local)
+            return local
+        copies: list[_Candidate] = [(name, None) for name in files.ours(names)]
+        return sorted(
+            local + copies,
+            key=lambda candidate: (files.images_seen(candidate[0]), candidate[1] is not None),
+            reverse=True,
+        )
+
+    def _fetch(self, number: int, name: str) -> dict[str, Any]:
+        assert self._place is not None  # it was listed there
+        get, trial = self._place.get, _trial(number)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=self.folder, prefix=f"{trial}.", ignore_cleanup_errors=True
+        ) as folder:
+            return files.load(within(FETCH_TIMEOUT_S, lambda: get(trial, name, Path(folder))))
+
+
+def _trial(number: int) -> str:
+    return f"trial-{number}"
+
+
+def _warn_of_file(number: int, name: str, error: UnusableError, left: list[_Candidate]) -> None:
+    log.warning(
+        "trial %d: the checkpoint at %d images is damaged (%s); the trial %s",
+        number,
+        files.images_seen(name),
+        error,
+        "falls back to the one before" if left else "starts afresh",
+    )
+
+
+def _warn_of_place(number: int, error: PlaceError, left: list[_Candidate]) -> None:
+    log.warning(
+        "trial %d: checkpoints for all nodes cannot be read: %s; %s",
+        number,
+        error,
+        "those on this machine are used" if left else "the trial starts afresh",
+    )

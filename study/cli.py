@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.errors import InputError
+from study.cli_options import (
+    CheckpointsOption,
+    DeviceOption,
+    JsonOption,
+    MlflowOption,
+    StorageOption,
+    console_on,
+    print_line,
+    settings_from,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from study.settings import Settings
 
 app = typer.Typer(
@@ -25,29 +33,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Fetch data sets.")
 app.add_typer(data_app, name="data")
 
-PLAIN_WIDTH = 160  # columns, where output goes to a file or a pipe
-
-StorageOption = Annotated[
-    str | None,
-    typer.Option(
-        "--storage",
-        metavar="URL",
-        help="A shared Postgres, as postgresql://USER:PASSWORD@HOST/DB; better set in "
-        "BNVIT_STORAGE_URL, as others can read a command line. Default: an embedded server.",
-        show_default=False,
-    ),
-]
-MlflowOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mlflow",
-        metavar="URI",
-        help="MLflow server or database, or none. Also MLFLOW_TRACKING_URI. "
-        "Default: a database beside the studies.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 DatasetOption = Annotated[
     str, typer.Option(help="mnist, or idx:FOLDER with four files in MNIST's format.")
 ]
@@ -62,6 +47,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    log_format: Annotated[
+        str, typer.Option("--log-format", help="Of what goes to stderr: text or json.")
+    ] = "text",
     version: Annotated[
         bool,
         typer.Option(
@@ -69,7 +57,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Read by `study.entry` already, so that --debug may stand anywhere."""
+    """Read by `study.entry` already, so that --debug and --log-format may stand anywhere."""
 
 
 @app.command(epilog="Example: bnvit-study run --model vitbn --trials 20")
@@ -104,15 +92,23 @@ def run(
     train_images: Annotated[
         int | None, typer.Option(metavar="N", help="Train on N images, for a quick look.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, mps.")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Local workers; 0: this node trains nothing. Default: one per GPU, else one.",
+            show_default=False,
+        ),
+    ] = None,
+    workers_per_gpu: Annotated[int, typer.Option(min=1, help="Workers that share a GPU.")] = 1,
     study: Annotated[
         str | None, typer.Option(help="Study name. Default: data set and model.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Use the next free name.")] = False,
     storage: StorageOption = None,
     mlflow: MlflowOption = None,
+    checkpoints: CheckpointsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
@@ -131,13 +127,16 @@ def run(
         seed=seed,
         train_images=train_images,
         device=device,
+        workers=workers,
+        workers_per_gpu=workers_per_gpu,
         study=study,
         fresh=fresh,
         storage=storage,
         mlflow=mlflow,
+        checkpoints=checkpoints,
     )
     try:
-        code = _run(request, _settings(storage, mlflow), as_json)
+        code = _run(request, settings_from(storage, mlflow, checkpoints), as_json)
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
         raise typer.Abort from None
     raise typer.Exit(code)
@@ -145,21 +144,24 @@ def run(
 
 def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study import progress
+    from study.coordinator import coordinate
+    from study.crew import berths
     from study.service import open_session
     from study.stop import stop_on_signals
     from study.summary import next_steps, opening, summary
 
-    console, notes = _console(), _console(stderr=as_json)
+    console, notes = console_on(), console_on(stderr=as_json)
     with (
-        open_session(request, settings, lambda line: _print(notes, line)) as session,
+        open_session(request, settings, lambda line: print_line(notes, line)) as session,
         stop_on_signals() as stop,  # from here on; until then Ctrl-C ends the process at once
     ):
-        for line in opening(session):
-            _print(notes, line)
+        places = berths(session.device, request.workers, request.workers_per_gpu)
+        for line in opening(session, places):
+            print_line(notes, line)
         with progress.shown(session, console, stop, quiet=as_json):
-            session.work(stop)
+            coordinate(session, places, stop)
         if stop.requested:
-            _print(notes, "stopping; a trial that was running keeps its place")
+            print_line(notes, "stopping; a trial that was running keeps its place")
         seen = session.overview()
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
@@ -167,7 +169,7 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     if console.is_terminal:
         console.print(progress.trials_table(seen))
     for line in [*summary(seen), *next_steps(session, seen)]:
-        _print(console, line)
+        print_line(console, line)
     return stop.exit_code
 
 
@@ -176,47 +178,47 @@ def models(dataset: DatasetOption = "mnist", as_json: JsonOption = False) -> Non
     """List the models: normalisation, size, and what a forward pass really executes."""
     from study.tables import model_rows, models_table
 
-    rows = model_rows(dataset, _settings())
+    rows = model_rows(dataset, settings_from())
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        _console().print(models_table(rows))
+        console_on().print(models_table(rows))
 
 
 @app.command(epilog="Example: bnvit-study studies")
 def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """List the studies in the store."""
-    from study.service import all_overviews
     from study.storage import open_store
+    from study.studies import all_overviews
     from study.tables import studies_table
 
-    with open_store(_settings(storage)) as store:
+    with open_store(settings_from(storage)) as store:
         seen = all_overviews(store)
     if as_json:
         print(json.dumps([one.as_dict() for one in seen], default=str, indent=2))
     elif not seen:
         print("no studies yet; start one with: bnvit-study run --model vitbn --trials 20")
     else:
-        _console().print(studies_table(seen))
+        console_on().print(studies_table(seen))
 
 
 @app.command(epilog="Example: bnvit-study show mnist-vitbn")
 def show(study: str, storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Show a study: its trials, its best, its outcomes."""
     from study.progress import trials_table
-    from study.service import show_study
     from study.storage import open_store
+    from study.studies import show_study
     from study.summary import summary
 
-    with open_store(_settings(storage)) as store:
+    with open_store(settings_from(storage)) as store:
         seen = show_study(store, study)
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
         return
-    console = _console()
+    console = console_on()
     console.print(trials_table(seen))
     for line in ["", *summary(seen)]:
-        _print(console, line)
+        print_line(console, line)
 
 
 @app.command(epilog="Example: bnvit-study ui")
@@ -232,13 +234,13 @@ def ui(
 ) -> None:
     """Serve Optuna Dashboard and the MLflow UI on this machine until Ctrl-C."""
     from study import data_dir
-    from study.service import pages
     from study.settings import TRACKING_OFF, is_server
     from study.stop import stop_on_signals
     from study.storage import open_store, tracking_uri
+    from study.studies import pages
     from study.ui import check_ports, serve
 
-    settings = _settings(storage, mlflow)
+    settings = settings_from(storage, mlflow)
     settings.check()
     ports = (dashboard_port, mlflow_port)
     check_ports(*ports[: 1 if is_server(settings.mlflow_uri or "") else 2])
@@ -266,20 +268,11 @@ def fetch(name: Annotated[str, typer.Argument(help="Data set; so far mnist.")]) 
     from objectives.data import dataset as find
     from study import data_dir
 
-    settings = _settings()
+    settings = settings_from()
     source = find(name, settings.data_dir)
     data_dir.prepare(settings.data_dir)
     folder: Path = source.fetch()
     print(f"{name} is in {folder}")
-
-
-def _settings(storage: str | None = None, mlflow: str | None = None) -> "Settings":
-    from study.settings import Settings
-
-    given = {"storage_url": storage, "mlflow_uri": mlflow}
-    return Settings.model_validate(
-        Settings().model_dump() | {key: value for key, value in given.items() if value is not None}
-    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -287,16 +280,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise InputError(f"--set {text} must be NAME=VALUE")
     return name, value
-
-
-def _console(stderr: bool = False) -> "Console":
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    return console
-
-
-def _print(console: "Console", line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

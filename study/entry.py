@@ -1,31 +1,44 @@
 """Where the program starts: logging, signals, and what becomes of an error."""
 
 import logging
+import os
 import signal
 import sys
+from typing import NoReturn
 
 import typer
 
-from models.errors import BnvitError
+from models.errors import BnvitError, InputError
 from study.cli import app
+from study.cli_team import team_commands
+from study.logs import log_to_stderr
+
+LOG_FORMATS = ("text", "json")
+LOG_FORMAT_VARIABLE = "BNVIT_LOG_FORMAT"
+DEBUG_VARIABLE = "BNVIT_DEBUG"
+
+log = logging.getLogger(__name__)
+
+team_commands(app)
 
 
 def main() -> None:
     """Entry point: a known error is one line on stderr; --debug shows its trace."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
+    arguments, debug, log_format = _options(sys.argv[1:])
+    log_to_stderr(logging.DEBUG if debug else logging.WARNING, as_json=log_format == "json")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
     try:
+        if log_format not in LOG_FORMATS:
+            raise InputError(f"unknown --log-format '{log_format}'; write text or json")
         sys.exit(app(arguments or ["--help"], prog_name="bnvit-study", standalone_mode=False))
     except BnvitError as error:
         if debug:
             raise
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, log_format)
     except typer.exceptions.TyperException as error:
-        _fail(f"{error.format_message()} {_usage(error)}", error.exit_code)
+        _fail(f"{error.format_message()} {_usage(error)}", error.exit_code, log_format)
     except typer.Abort:
-        _fail("stopped at once", 130)
+        _fail("stopped at once", 130, log_format)
 
 
 def _usage(error: typer.exceptions.TyperException) -> str:
@@ -34,18 +47,30 @@ def _usage(error: typer.exceptions.TyperException) -> str:
     return f"See '{command} --help'."
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"bnvit-study: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, code: int, log_format: str) -> NoReturn:
+    line = " ".join(message.split())
+    if log_format == "json":
+        log.error("%s", line)
+    else:
+        print(f"bnvit-study: {line}", file=sys.stderr)
     sys.exit(code)
 
 
-def _log_to_stderr(level: int) -> None:
-    class Handler(logging.Handler):
-        """Writes to whatever stderr is at the time: a live table replaces it for a while."""
+def _options(arguments: list[str]) -> tuple[list[str], bool, str]:
+    """The arguments without --debug and --log-format, wherever they stand, and what those say."""
+    rest: list[str] = []
+    log_format = os.environ.get(LOG_FORMAT_VARIABLE, LOG_FORMATS[0])
+    words = iter(arguments)
+    for word in words:
+        if word == "--debug":
+            os.environ[DEBUG_VARIABLE] = "1"  # for the processes that this one starts, too
+        elif word.partition("=")[0] == "--log-format":
+            log_format = word.partition("=")[2] if "=" in word else next(words, "")
+            os.environ[LOG_FORMAT_VARIABLE] = log_format
+        else:
+            rest.append(word)
+    return rest, bool(os.environ.get(DEBUG_VARIABLE)), log_format
 
-        def emit(self, record: logging.LogRecord) -> None:
-            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
-    logging.basicConfig(level=logging.WARNING, handlers=[Handler()])
-    for package in ("study", "objectives", "models"):
-        logging.getLogger(package).setLevel(min(level, logging.INFO))
+if __name__ == "__main__":
+    main()

@@ -7,12 +7,20 @@ class StorageError(BnvitError):
     """The Postgres store cannot be reached, started or used; the message says how to get there."""
 
 
+class StoreAwayError(StorageError):
+    """The store stayed away for longer than a worker waits; run again once it is back."""
+
+
 class TrackingError(BnvitError):
     """The MLflow store cannot be reached or used."""
 
 
 class IdentityError(InputError):
     """An existing study differs in a fixed field; the message prints the command that works."""
+
+
+class DataDifferError(InputError):
+    """This node's data are not those that the study was begun with; put the same files here."""
 
 
 class UnknownStudyError(InputError):

@@ -1,8 +1,6 @@
 """What a worker needs for one study, and what it says of each trial before training."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,12 +10,11 @@ from models.profile import profile
 from objectives import training
 from objectives.data import SearchData
 from objectives.recipe import TrainConfig
+from study.checkpoints import Checkpoints
 from study.environment import device_label, revision, versions
 from study.identity import UUID_KEY, StudyIdentity
 from study.storage import Store
-from study.tracking import NullTracker, StudyRuns
-
-_WEIGHTS_LOCK = 7_231_200_000  # advisory lock; plus the study's id in Optuna
+from study.tracking import StudyRuns, TrialLabel
 
 
 @dataclass(frozen=True)
@@ -29,23 +26,22 @@ class Job:
     identity: StudyIdentity
     data: SearchData
     device: torch.device
-    tracker: NullTracker
-    runs: StudyRuns | None
-    checkpoint_dir: Path
+    runs: StudyRuns | None  # None: tracking is off
+    checkpoints: Checkpoints
 
     @property
     def uuid(self) -> str:
         """The study's identity across stores."""
         return str(self.study.user_attrs[UUID_KEY])
 
-    def weights_locked(self) -> AbstractContextManager[None]:
-        """Held by the one worker that changes which trial's weights are kept."""
-        return self.store.locked(_WEIGHTS_LOCK + self.study._study_id)
-
     @property
     def chance(self) -> float:
         """Accuracy of guessing: what a diverged configuration is worth."""
         return 1.0 / self.data.shape.classes
+
+    def label(self, number: int) -> TrialLabel:
+        """What identifies a trial's run."""
+        return TrialLabel(self.study.study_name, self.uuid, number)
 
 
 def trial_params(job: Job, config: TrainConfig, run: training.Run) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a study looks like now: one read of the store, for tables, summaries and JSON."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ from sqlalchemy import select
 
 from objectives.objective import Outcome
 from study.identity import UUID_KEY, StudyIdentity, identity_of
-from study.slots import leases
+from study.schema import leases
+from study.slots import TOTAL_KEY
 from study.storage import Store
 
 MODEL_BASED = ("tpe", "gp")
@@ -24,18 +26,18 @@ class TrialRow:
     number: int
     state: str  # Optuna's
     outcome: str  # ours; for an open trial "running" or "waiting"
-    lr: float | None
-    batch_size: int | None
-    val_accuracy: float | None  # last reported
-    images_seen: int
-    rungs: tuple[int, ...]  # reported
-    suggested_by: str | None
-    attempt: int
-    worker: str | None
-    started: datetime | None
-    finished: datetime | None
-    mlflow_run_id: str | None
-    reason: str | None
+    lr: float | None = None
+    batch_size: int | None = None
+    val_accuracy: float | None = None  # last reported
+    images_seen: int = 0
+    rungs: tuple[int, ...] = ()  # reported
+    suggested_by: str | None = None
+    attempt: int = 0
+    worker: str | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    mlflow_run_id: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Overview:
     study: str
     uuid: str
     identity: StudyIdentity
-    trials: tuple[TrialRow, ...]
+    trials: tuple[TrialRow, ...]  # also those that are still to be made: they wait
+    source: optuna.Study = field(compare=False, repr=False)
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -105,8 +108,19 @@ def overview(store: Store, study: optuna.Study) -> Overview | None:
     trials = study.get_trials(deepcopy=False)
     held = _leases(store, [trial._trial_id for trial in trials])
     rows = [_row(trial, *held.get(trial._trial_id, (0, None, 0))) for trial in trials]
-    kept = tuple(row for row in rows if row.outcome != "withdrawn")
-    return Overview(study.study_name, str(study.user_attrs[UUID_KEY]), identity, kept)
+    kept = [row for row in rows if row.outcome != "withdrawn"]
+    kept += _to_be_made(study, rows, kept)
+    return Overview(study.study_name, str(study.user_attrs[UUID_KEY]), identity, tuple(kept), study)
+
+
+def _to_be_made(
+    study: optuna.Study, made: list[TrialRow], kept: list[TrialRow]
+) -> Iterator[TrialRow]:
+    """The slots of a large study that are made only when earlier ones have been claimed."""
+    total = int(study.user_attrs.get(TOTAL_KEY, 0))
+    counted = sum(row.outcome != Outcome.FAILED for row in kept)
+    for number in range(len(made), len(made) + total - counted):
+        yield TrialRow(number, TrialState.WAITING.name, "waiting")
 
 
 def _leases(store: Store, trial_ids: list[int]) -> dict[int, tuple[int, str, int]]:

@@ -10,6 +10,7 @@ from models.errors import InputError
 from models.registry import variant
 from models.switches import ViTSwitches, non_default
 from objectives.search_space import SearchSpace, article_space
+from study.checkpoint_places import shown_place
 from study.identity import PrunerName, SamplerName
 from study.settings import shown_address
 
@@ -25,6 +26,8 @@ _PLAIN_OPTIONS = (
     "seed",
     "train_images",
     "device",
+    "workers",
+    "workers_per_gpu",
     "study",
 )
 
@@ -48,6 +51,9 @@ class Request:
     fresh: bool = False
     storage: str | None = None  # as on the command line, to be said again
     mlflow: str | None = None
+    checkpoints: str | None = None
+    workers: int | None = None  # local ones; None: one per GPU, or one on the CPU
+    workers_per_gpu: int = 1
 
     @property
     def study_name(self) -> str:
@@ -109,6 +115,8 @@ class Request:
         for option, address in (("--storage", self.storage), ("--mlflow", self.mlflow)):
             if address is not None:
                 words += [option, shown_address(address)]
+        if self.checkpoints is not None:
+            words += ["--checkpoints", shown_place(self.checkpoints)]
         return words
 
 

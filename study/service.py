@@ -1,70 +1,82 @@
-"""Create or resume a study, fill its slots, wait, and say how it stands."""
+"""Open a study to work on it, look after its slots meanwhile, and tidy up at its end."""
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from uuid import uuid4
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import optuna
 import torch
 
-from models.switches import nearest
-from objectives.data import SearchData, dataset, load_search_data
-from objectives.recipe import search_rungs
+from objectives.data import dataset, load_search_data
 from study import data_dir, slots
+from study.creation import create_or_resume, identify
+from study.docket import open_checkpoints
 from study.environment import device_of
-from study.errors import IdentityError, UnknownStudyError
-from study.identity import (
-    IDENTITY_KEY,
-    UUID_KEY,
-    StudyIdentity,
-    identity_of,
-)
-from study.job import Job
+from study.giving_up import give_up
+from study.identity import UUID_KEY, StudyIdentity
 from study.overview import Overview, overview
+from study.recorder import record_end
 from study.request import Request
-from study.samplers import pruner
-from study.settings import Settings, postgres_url
-from study.stop import Stop
+from study.settings import Settings, is_server, postgres_url, shown_address
+from study.spool import Spool
 from study.storage import Store, open_store, probe, tracking_uri
-from study.tracking import NullTracker, open_tracker, probe_tracking
-from study.worker import work
+from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, set_stopped
+from study.tracking import StudyRuns, open_tracker, probe_tracking
+from study.workplace import worker_name
 
 CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
 class Session:
     """A study ready to be worked on, and whether it was there before."""
 
-    job: Job
+    store: Store
+    study: optuna.Study
+    identity: StudyIdentity
     request: Request
+    settings: Settings
+    device: torch.device
+    runs: StudyRuns | None  # None: tracking is off
     is_new: bool
 
     def overview(self) -> Overview:
         """How the study stands now."""
-        seen = overview(self.job.store, self.job.study)
+        seen = overview(self.store, self.study)
         assert seen is not None  # it was created with an identity
         return seen
 
     def fill(self, trials: int | None = None) -> None:
-        """Make the slots that are missing for the study's total, which `trials` sets."""
-        starts = self.job.identity.space.starts(self.job.identity.seed)
-        slots.fill(self.job.store, self.job.study, starts, trials)
+        """Make slots towards the study's total, which `trials` sets."""
+        starts = self.identity.space.starts(self.identity.seed)
+        slots.fill(self.store, self.study, starts, trials)
 
-    def work(self, stop: Stop) -> None:
-        """Train in this process until the study has ended or `stop` is set."""
-        work(self.job, stop, self.fill)
-        seen = self.overview()
-        is_done = len(seen.ended) == len(seen.counted)
-        if is_done and seen.best is not None:  # a crash may have left weights of others
-            with self.job.weights_locked():
-                self.job.tracker.drop_weights(self.job.runs, keep=seen.best.mlflow_run_id)
-        self.job.tracker.close_study(self.job.runs, finished=is_done)
+    def tend(self, spool: Spool | None) -> bool:
+        """Replace failed trials, give up those that kill their workers; whether all have ended."""
+        while claim := slots.claim_hopeless(self.store, self.study, worker_name()):
+            give_up(self.store, self.study, self.runs, claim, spool)
+        self.fill()
+        return self.is_done
+
+    @property
+    def uuid(self) -> str:
+        """The study's identity across stores."""
+        return str(self.study.user_attrs[UUID_KEY])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all trials have ended."""
+        return slots.remaining(self.store, self.study) == 0
+
+    def close(self, spool: Spool | None) -> None:
+        """Tidy up after the study's trials, and say in MLflow whether all have ended."""
+        is_done = self.is_done
+        if is_done:
+            checkpoints = open_checkpoints(self.study, self.settings, self.runs)
+            checkpoints.sweep()
+            checkpoints.close()
+        if spool is not None and self.runs is not None:
+            record_end(spool, self.study, self.runs, is_done)
 
 
 @contextmanager
@@ -84,15 +96,14 @@ def open_session(
     say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
-    with open_store(settings) as store, ExitStack() as stack:
+    with open_store(settings) as store:
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
         with store.locked(CREATE_LOCK):
-            tracker = open_tracker(tracking_uri(settings.mlflow_uri, store))
-            stack.callback(tracker.disconnect)
-            study, is_new = _create_or_resume(store, identity, request)
-            job = _job(store, study, identity, data, device, tracker, settings.data_dir)
-        session = Session(job, request, is_new)
+            study, is_new = create_or_resume(store, identity, request)
+            runs = _open_runs(store, study, identity, settings)
+            set_stopped(study, False)
+        session = Session(store, study, identity, request, settings, device, runs, is_new)
         session.fill(request.trials)
         yield session
 
@@ -108,129 +119,24 @@ def probe_addresses(settings: Settings) -> None:
         probe_tracking(uri)
 
 
-def identify(request: Request, data: SearchData) -> StudyIdentity:
-    """The identity of the requested study on `data`; raises InputError if they do not fit."""
-    request.space.check_fits(len(data.train))
-    data.shape.patches(request.switches.patch_size)
-    return StudyIdentity(
-        model=request.model,
-        switches=asdict(request.switches),
-        dataset=request.dataset,
-        data_checksum=data.checksum,
-        train_images=len(data.train),
-        validation_images=len(data.validation),
-        epochs=request.epochs,
-        rungs=search_rungs(len(data.train), request.epochs),
-        lr=request.space.lr,
-        batch_size=request.space.batch_size,
-        sampler=request.sampler,
-        pruner=request.pruner,
-        seed=request.seed,
-    )
-
-
-def find_study(store: Store, name: str) -> optuna.Study:
-    """The study called `name`; raises UnknownStudyError naming the nearest."""
-    names = optuna.get_all_study_names(store.storage)
-    if name not in names:
-        hint = nearest(name, names) if names else "; there are none yet"
-        raise UnknownStudyError(f"no study '{name}'{hint}")
-    return optuna.load_study(study_name=name, storage=store.storage)
-
-
-def show_study(store: Store, name: str) -> Overview:
-    """How the study called `name` stands; raises UnknownStudyError if it is not one of ours."""
-    seen = overview(store, find_study(store, name))
-    if seen is None:
-        raise UnknownStudyError(f"the study '{name}' was not made by bnvit-study")
-    return seen
-
-
-def all_overviews(store: Store) -> list[Overview]:
-    """Every study of ours in the store, by name."""
-    studies = (
-        find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage))
-    )
-    return [seen for study in studies if (seen := overview(store, study)) is not None]
-
-
-def pages(store: Store) -> list[tuple[str, int, str | None]]:
-    """Name, Optuna id and MLflow experiment id of every study, by name."""
-    studies = sorted(store.storage.get_all_studies(), key=lambda study: study.study_name)
-    return [
-        (study.study_name, study._study_id, study.user_attrs.get("mlflow_experiment_id"))
-        for study in studies
-    ]
-
-
-def _create_or_resume(
-    store: Store, identity: StudyIdentity, request: Request
-) -> tuple[optuna.Study, bool]:
-    names = set(optuna.get_all_study_names(store.storage))
-    name = request.study_name
-    if request.fresh:
-        name = _free_name(name, names)
-    if name in names:
-        study = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
-        if not _is_blank(study):
-            _refuse_difference(study, identity, request)
-            return study, False
-    else:
-        study = optuna.create_study(
-            study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
+def _open_runs(
+    store: Store, study: optuna.Study, identity: StudyIdentity, settings: Settings
+) -> StudyRuns | None:
+    """Make the study's place in MLflow, and tell all nodes where it is."""
+    tracker = open_tracker(tracking_uri(settings.mlflow_uri, store))
+    try:
+        runs = tracker.open_study(
+            study.study_name,
+            str(study.user_attrs[UUID_KEY]),
+            identity.as_dict(),
+            settings.data_dir / "artifacts",
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["val_accuracy"])  # on the dashboard's axes
-    study.set_user_attr(UUID_KEY, str(uuid4()))
-    study.set_user_attr(IDENTITY_KEY, identity.as_dict())
-    return study, True
-
-
-def _is_blank(study: optuna.Study) -> bool:
-    """Whether whoever created `study` died before giving it an identity."""
-    is_ours = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    return is_ours and IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
-
-
-def _refuse_difference(study: optuna.Study, identity: StudyIdentity, request: Request) -> None:
-    stored = identity_of(study)
-    if stored is None:
-        raise IdentityError(
-            f"the study '{study.study_name}' was not made by bnvit-study; choose another --study"
-        )
-    if lines := stored.differences(identity):
-        raise IdentityError(
-            f"the study '{study.study_name}' exists and differs: {'; '.join(lines)}. "
-            f"Ask for the same, or start another with: {request.command(fresh=True)}"
-        )
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
-
-
-def _job(
-    store: Store,
-    study: optuna.Study,
-    identity: StudyIdentity,
-    data: SearchData,
-    device: torch.device,
-    tracker: NullTracker,
-    folder: Path,
-) -> Job:
-    runs = tracker.open_study(
-        study.study_name,
-        str(study.user_attrs[UUID_KEY]),
-        identity.as_dict(),
-        folder / "artifacts",
-    )
+    finally:
+        tracker.disconnect()
     if runs is not None:
         study.set_user_attr("mlflow_experiment_id", runs.experiment_id)
         study.set_user_attr("mlflow_parent_run_id", runs.parent_run_id)
-    return Job(store, study, identity, data, device, tracker, runs, folder / "checkpoints")
+    uri = settings.mlflow_uri
+    study.set_user_attr(MLFLOW_KEY, shown_address(uri) if uri and is_server(uri) else None)
+    study.set_user_attr(CHECKPOINTS_KEY, settings.checkpoints)
+    return runs

@@ -13,7 +13,10 @@ from models.errors import InputError
 
 APP_NAME = "bnvit-study"
 TRACKING_OFF = "none"  # as an MLflow URI
+LOCAL_CHECKPOINTS = "local"  # as a place for checkpoints: on each node's own disk alone
 MLFLOW_SCHEMES = ("http://", "https://", "postgresql", "sqlite")
+LEASE_S = 30.0
+STORE_PATIENCE_S = 600.0
 SYSTEM_DATA_DIR = Path("/var/lib") / APP_NAME
 
 
@@ -35,19 +38,32 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("mlflow_uri", "BNVIT_MLFLOW_URI", "MLFLOW_TRACKING_URI"),
     )
+    lease_s: float = Field(default=LEASE_S, gt=0)  # a worker silent for so long lost its trial
+    checkpoints: str | None = None  # where all nodes find checkpoints: a URL, or "local"
+    store_patience_s: float = Field(default=STORE_PATIENCE_S, ge=0)  # an outage ridden out
+
+    @property
+    def is_tracking_off(self) -> bool:
+        """Whether nothing is recorded in MLflow."""
+        return self.mlflow_uri == TRACKING_OFF
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where records wait for MLflow."""
+        return self.data_dir / "spool"
 
     @property
     def mlflow_label(self) -> str:
         """Where MLflow's store is, for people; without a password."""
         if self.mlflow_uri is None:
             return "a database beside the studies"
-        return "off" if self.mlflow_uri == TRACKING_OFF else shown_address(self.mlflow_uri)
+        return "off" if self.is_tracking_off else shown_address(self.mlflow_uri)
 
     def check(self) -> None:
         """Raise InputError for an address that could never be used; connects to nothing."""
         if self.storage_url is not None:
             postgres_url(self.storage_url)
-        if self.mlflow_uri is None or self.mlflow_uri == TRACKING_OFF:
+        if self.mlflow_uri is None or self.is_tracking_off:
             return
         try:
             make_url(self.mlflow_uri)

@@ -1,207 +1,173 @@
-"""Slots, claims and leases: the only coordination logic that is ours.
+"""Slots and claims: which trials there are to be, and who takes which.
 
-A slot is an Optuna trial that waits. A worker claims it by taking its lease, a row with an
-attempt number and an expiry by the server's clock, and then flips the trial to RUNNING. Winning
-the lease is the claim: one statement, atomic in Postgres, so a trial whose worker died is taken
-over by whoever wins its expired lease, and nobody has to put it back first.
+A slot is an Optuna trial that waits. Filling and claiming are one SQL transaction each, so that a
+process that dies, or a connection that drops, in their middle has done nothing. They write
+Optuna's tables directly: its own calls cannot be made conditional on ours.
 """
 
-import logging
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState
-from sqlalchemy import BigInteger, Column, DateTime, Integer, Text, column, func, select, table
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy import Connection, func, select, text
 
-from study.storage import Store, metadata
+from study import leases
+from study.leases import Claim
+from study.schema import leases as lease
+from study.schema import system_attributes, trials, user_attributes
+from study.storage import Store
 
-LEASE_S = 30  # a worker silent for so long has lost its trial
-BEAT_S = 5  # between two extensions of a lease
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
-NOBODY = ""  # as a lease's worker: the trial was put back in order
+MOST_WAITING = 100  # slots made ahead: each look at a study reads all its open trials
 
-log = logging.getLogger(__name__)
-
-leases = sqlalchemy.Table(
-    "lease",
-    metadata,
-    Column("trial_id", BigInteger, primary_key=True),
-    Column("attempt", Integer, nullable=False),  # counts the claims of this trial
-    Column("crashes", Integer, nullable=False, default=0),  # claims that were never put back
-    Column("worker", Text, nullable=False),
-    Column("expires_at", DateTime(timezone=True), nullable=False),  # by the server's clock
-    Column("images_seen", BigInteger, nullable=False, default=0),  # progress, for the live table
-)
-
-# Optuna's table, as far as slots need it.
-_trials = table(
-    "trials",
-    column("trial_id", Integer),
-    column("study_id", Integer),
-    column("number", Integer),
-    column("state", sqlalchemy.Enum(TrialState)),
-)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A worker's hold on a trial."""
-
-    trial_id: int
-    attempt: int
-    worker: str
+_UTC_NOW = func.timezone("UTC", func.now())  # as Optuna stores times
+_FILL_LOCK = 7_231_100_000  # plus the study's id in Optuna
 
 
 def fill(
-    store: Store, study: optuna.Study, starts: list[dict[str, Any]], trials: int | None = None
-) -> None:
-    """Make waiting + running + finished slots equal to the study's total; failed do not count.
+    store: Store, study: optuna.Study, starts: list[dict[str, Any]], total: int | None = None
+) -> int:
+    """Make slots towards waiting + running + finished = the study's total; failed do not count.
 
-    `trials` sets that total; without it the one set last holds. The first slots carry the values
-    in `starts`; the others are left to the sampler. Surplus slots that nobody has claimed are
-    withdrawn (they end as failed trials, without a run).
+    At most MOST_WAITING wait at a time; the rest is made when those are claimed. `total` sets
+    the total; without it the one set last holds. The first slots carry the values in `starts`;
+    the others are left to the sampler. Surplus slots that nobody has claimed are withdrawn (they
+    end as failed trials, without a run). Returns the number of slots made.
     """
-    with store.locked(_fill_lock(study)):
-        if trials is not None:
-            study.set_user_attr(TOTAL_KEY, trials)
-        trials = int(study.user_attrs[TOTAL_KEY])
-        existing = study.get_trials(deepcopy=False)
-        counted = [trial for trial in existing if trial.state != TrialState.FAIL]
-        for number in range(len(existing), len(existing) + trials - len(counted)):
-            study.enqueue_trial(starts[number] if number < len(starts) else {})
-        surplus = len(counted) - trials
-        waiting = [trial for trial in counted if trial.state == TrialState.WAITING]
-        for trial in reversed(waiting[-surplus:] if surplus > 0 else []):
-            _withdraw(store, trial._trial_id)
+    if total is not None:
+        study.set_user_attr(TOTAL_KEY, total)
+    wanted = int(study.user_attrs[TOTAL_KEY])
+    with store.engine.begin() as connection:
+        lock = {"key": _FILL_LOCK + study._study_id}
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+        made, counted, waiting = _count(connection, study)
+        if counted > wanted:
+            _withdraw(connection, study, min(counted - wanted, waiting))
+            return 0
+        missing = min(wanted - counted, MOST_WAITING - waiting)
+        _make(connection, study, range(made, made + max(missing, 0)), starts)
+        return max(missing, 0)
 
 
-def claim(store: Store, study: optuna.Study, worker: str) -> Claim | None:
-    """Claim the first open slot: waiting, or running under an expired lease. None: none is open."""
-    while True:
-        with store.engine.begin() as connection:
-            trial_id = connection.execute(_open_slots(study)).scalar()
-            if trial_id is None:
-                return None
-            attempt = connection.execute(_take_lease(trial_id, worker)).scalar()
-        if attempt is None:
-            continue  # another worker was faster
-        try:
-            # False if the trial runs already: its last worker died and its lease is ours now.
-            store.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            continue  # its last worker was not dead and has just finished it
-        return Claim(trial_id, attempt, worker)
+def claim(store: Store, study: optuna.Study, worker: str, take_over: bool = True) -> Claim | None:
+    """Claim an open slot: a trial whose worker has died, else the first that waits. None: none.
+
+    `take_over` false leaves the trials of silent workers alone, as one should who has just been
+    cut off itself: they may have been as well.
+    """
+    with store.engine.begin() as connection:
+        trial_id = connection.scalar(leases.expired(store, study)) if take_over else None
+        if trial_id is None:
+            trial_id = connection.scalar(_waiting(study))
+        return None if trial_id is None else _take(connection, store, trial_id, worker)
+
+
+def claim_hopeless(store: Store, study: optuna.Study, worker: str) -> Claim | None:
+    """Claim a trial that is to be given up because it kills its workers. None: there is none."""
+    with store.engine.begin() as connection:
+        trial_id = connection.scalar(leases.expired(store, study, hopeless_only=True))
+        return None if trial_id is None else _take(connection, store, trial_id, worker)
+
+
+def _take(connection: Connection, store: Store, trial_id: int, worker: str) -> Claim:
+    claim: Claim = leases.take(connection, store, trial_id, worker)
+    started = func.coalesce(trials.c.datetime_start, _UTC_NOW)
+    connection.execute(
+        trials.update()
+        .where(trials.c.trial_id == trial_id)
+        .values(state=TrialState.RUNNING, datetime_start=started)
+    )
+    return claim
 
 
 def release(store: Store, claim: Claim) -> None:
-    """Put the trial back as a waiting slot, if it is still ours.
-
-    Parameters and reported rungs stay. One transaction: nobody sees it half done.
-    """
-    still_ours = select(leases.c.attempt).where(*_ours(claim)).exists()
-    put_back = (
-        _trials.update()
-        .where(_trials.c.trial_id == claim.trial_id, _trials.c.state == TrialState.RUNNING)
-        .where(still_ours)
-        .values(state=TrialState.WAITING)
-    )
-    expire = leases.update().where(*_ours(claim)).values(expires_at=func.now(), worker=NOBODY)
+    """Put the trial back as a waiting slot, if it is still ours. Parameters and rungs stay."""
+    still_ours = select(lease.c.attempt).where(*leases.ours(claim)).exists()
     with store.engine.begin() as connection:
-        connection.execute(put_back)
-        connection.execute(expire)
-
-
-def holds(store: Store, claim: Claim) -> bool:
-    """Whether the trial is still ours: nobody has taken it over since."""
-    with store.engine.connect() as connection:
-        return connection.execute(select(leases.c.attempt).where(*_ours(claim))).first() is not None
-
-
-@dataclass
-class Beat:
-    """Extends a lease in the background until it is stopped."""
-
-    store: Store
-    claim: Claim
-    images_seen: Callable[[], int]  # progress, told with each beat
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> "Beat":
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(BEAT_S):
-            try:
-                with self.store.engine.begin() as connection:
-                    connection.execute(_extend(self.claim, self.images_seen()))
-            except sqlalchemy.exc.SQLAlchemyError as error:
-                log.warning("lease of trial %s not extended: %s", self.claim.trial_id, error)
-
-
-def _open_slots(study: optuna.Study) -> sqlalchemy.Select[Any]:
-    return (
-        select(_trials.c.trial_id)
-        .outerjoin(leases, leases.c.trial_id == _trials.c.trial_id)
-        .where(
-            _trials.c.study_id == study._study_id,
-            _trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)),
-            leases.c.trial_id.is_(None) | (leases.c.expires_at <= func.now()),
+        connection.execute(
+            trials.update()
+            .where(trials.c.trial_id == claim.trial_id, trials.c.state == TrialState.RUNNING)
+            .where(still_ours)
+            .values(state=TrialState.WAITING)
         )
-        .order_by(_trials.c.number)
+        connection.execute(leases.give_up(claim))
+
+
+def remaining(store: Store, study: optuna.Study) -> int:
+    """Trials of the study's total that have not ended, made or not."""
+    with store.engine.connect() as connection:
+        ended = connection.scalar(
+            select(func.count())
+            .select_from(trials)
+            .where(
+                trials.c.study_id == study._study_id,
+                trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)),
+            )
+        )
+    return max(int(study.user_attrs[TOTAL_KEY]) - int(ended or 0), 0)
+
+
+def _waiting(study: optuna.Study) -> sqlalchemy.Select[Any]:
+    return (
+        select(trials.c.trial_id)
+        .where(trials.c.study_id == study._study_id, trials.c.state == TrialState.WAITING)
+        .order_by(trials.c.trial_id)
         .limit(1)
-        .with_for_update(of=_trials, skip_locked=True)
+        .with_for_update(skip_locked=True)
     )
 
 
-def _take_lease(trial_id: int, worker: str) -> ReturningInsert[Any]:
-    fresh = insert(leases).values(
-        trial_id=trial_id, attempt=1, crashes=0, worker=worker, expires_at=_expiry(), images_seen=0
+def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:
+    """Trials made, those that count towards the total, and those that wait."""
+    counted = func.count().filter(trials.c.state != TrialState.FAIL)
+    waiting = func.count().filter(trials.c.state == TrialState.WAITING)
+    query = select(func.count(), counted, waiting).select_from(trials)
+    row = connection.execute(query.where(trials.c.study_id == study._study_id)).one()
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def _make(
+    connection: Connection, study: optuna.Study, numbers: range, starts: list[dict[str, Any]]
+) -> None:
+    if not numbers:
+        return
+    rows = [
+        {"study_id": study._study_id, "number": number, "state": TrialState.WAITING}
+        for number in numbers
+    ]
+    made = connection.execute(
+        trials.insert().returning(trials.c.trial_id, trials.c.number), rows
+    ).all()
+    fixed = [
+        {
+            "trial_id": trial_id,
+            "key": "fixed_params",
+            "value_json": json.dumps(starts[number] if number < len(starts) else {}),
+        }
+        for trial_id, number in made
+    ]
+    connection.execute(system_attributes.insert(), fixed)
+
+
+def _withdraw(connection: Connection, study: optuna.Study, surplus: int) -> None:
+    """End the last `surplus` waiting slots as failed."""
+    last = (
+        select(trials.c.trial_id)
+        .where(trials.c.study_id == study._study_id, trials.c.state == TrialState.WAITING)
+        .order_by(trials.c.number.desc())
+        .limit(surplus)
+        .with_for_update(skip_locked=True)
     )
-    crashed = sqlalchemy.case((leases.c.worker == NOBODY, 0), else_=1)
-    return fresh.on_conflict_do_update(
-        index_elements=[leases.c.trial_id],
-        set_={
-            "attempt": leases.c.attempt + 1,
-            "crashes": leases.c.crashes + crashed,
-            "worker": worker,
-            "expires_at": _expiry(),
-        },
-        where=leases.c.expires_at <= func.now(),
-    ).returning(leases.c.attempt)
-
-
-def _extend(claim: Claim, images_seen: int) -> sqlalchemy.Update:
-    values = {"expires_at": _expiry(), "images_seen": images_seen}
-    return leases.update().where(*_ours(claim)).values(**values)
-
-
-def _ours(claim: Claim) -> tuple[Any, ...]:
-    return leases.c.trial_id == claim.trial_id, leases.c.attempt == claim.attempt
-
-
-def _expiry() -> Any:
-    return func.now() + sqlalchemy.text(f"interval '{LEASE_S} seconds'")
-
-
-def _withdraw(store: Store, trial_id: int) -> None:
-    with store.engine.begin() as connection:
-        taken = connection.execute(_take_lease(trial_id, "withdrawn")).scalar()
-    if taken is not None:
-        store.storage.set_trial_user_attr(trial_id, "outcome", "withdrawn")
-        store.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-
-
-def _fill_lock(study: optuna.Study) -> int:
-    return 7_231_100_000 + study._study_id
+    for trial_id in connection.scalars(last).all():
+        connection.execute(
+            trials.update()
+            .where(trials.c.trial_id == trial_id)
+            .values(state=TrialState.FAIL, datetime_complete=_UTC_NOW)
+        )
+        connection.execute(
+            user_attributes.insert().values(
+                trial_id=trial_id, key="outcome", value_json=json.dumps("withdrawn")
+            )
+        )

@@ -15,12 +15,12 @@ class Stop:
 
     signal: int | None = None
     at_once: bool = False  # a KeyboardInterrupt was raised, whatever became of it
-    _event: threading.Event = field(default_factory=threading.Event)
+    event: threading.Event = field(default_factory=threading.Event)  # set when asked to
 
     @property
     def requested(self) -> bool:
         """Whether a stop was asked for."""
-        return self._event.is_set()
+        return self.event.is_set()
 
     @property
     def exit_code(self) -> int:
@@ -30,11 +30,11 @@ class Stop:
     def request(self, signal_number: int) -> None:
         """Ask for a stop."""
         self.signal = signal_number
-        self._event.set()
+        self.event.set()
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake up as soon as a stop is asked for; returns whether it was."""
-        return self._event.wait(seconds)
+        return self.event.wait(seconds)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The one place that opens the Optuna storage: the embedded Postgres or a shared one."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,18 +14,17 @@ import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
 from models.errors import first_line
+from study.connections import CONNECT_TIMEOUT_S, bounded, engine_options
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
-from study.settings import Settings, postgres_url
+from study.schema import prepare
+from study.settings import LEASE_S, Settings, postgres_url
 
-CONNECT_TIMEOUT_S = 5
-POOL_SIZE = 2
+LOCK_POLL_S = 0.05
 SCHEMA_LOCK = 7_231_001  # advisory lock around the creation of all schemas
 MLFLOW_DATABASE = "mlflow"
 
 log = logging.getLogger(__name__)
-
-metadata = sqlalchemy.MetaData(schema="bnvit")
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,18 @@ class Store:
     storage: optuna.storages.RDBStorage
     engine: Engine  # for our own tables and locks, in Optuna's database
     label: str  # where the store is, for people; without a password
+    lease_s: float = LEASE_S  # a worker silent for so long has lost its trial
 
     @contextmanager
     def locked(self, key: int) -> Iterator[None]:
-        """Hold a cluster-wide advisory lock; released as well when this process dies."""
+        """Hold a cluster-wide advisory lock; released as well when this process dies.
+
+        Asked for again and again instead of waited for, so that each statement is short.
+        """
         with self.engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
+                time.sleep(LOCK_POLL_S)
             try:
                 yield
             finally:
@@ -65,7 +71,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
             server = stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres"))
             url, mlflow_url = make_url(server.url("optuna")), make_url(server.url(MLFLOW_DATABASE))
             label = f"embedded Postgres in {server.folder}"
-        store = _open(url, mlflow_url, label)
+        store = _open(url, mlflow_url, label, settings.lease_s)
         stack.callback(store.engine.dispose)
         stack.callback(store.storage.engine.dispose)
         stack.callback(store.storage.scoped_session.remove)
@@ -130,32 +136,19 @@ def libpq_url(url: URL) -> str:
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def _open(url: URL, mlflow_url: URL, label: str) -> Store:
+def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
     plain = url.render_as_string(hide_password=False)
-    engine = sqlalchemy.create_engine(url, **_engine_options())
+    engine = bounded(sqlalchemy.create_engine(url, **engine_options()))
     try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": SCHEMA_LOCK})
-            storage = optuna.storages.RDBStorage(plain, engine_kwargs=_engine_options())
-            connection.execute(text("CREATE SCHEMA IF NOT EXISTS bnvit"))
-            metadata.create_all(connection)
-            connection.commit()
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": SCHEMA_LOCK})
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+            storage = optuna.storages.RDBStorage(plain, engine_kwargs=engine_options())
+            prepare(connection)
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
         # Optuna raises RuntimeError for tables of another of its versions, saying what to do.
         engine.dispose()
         reason = " ".join(str(getattr(error, "orig", error)).split())
         raise StorageError(f"the store cannot be opened: {reason}") from error
-    return Store(plain, mlflow_url.render_as_string(hide_password=False), storage, engine, label)
-
-
-def _engine_options() -> dict[str, object]:
-    return {
-        "pool_size": POOL_SIZE,
-        "max_overflow": POOL_SIZE,
-        "pool_pre_ping": True,  # a dropped connection is replaced, not an error
-        "connect_args": {
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "bnvit-study",
-        },
-    }
+    bounded(storage.engine)
+    mlflow_plain = mlflow_url.render_as_string(hide_password=False)
+    return Store(plain, mlflow_plain, storage, engine, label, lease_s)

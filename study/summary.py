@@ -3,9 +3,8 @@
 import shlex
 from dataclasses import replace
 
-import torch
-
 from objectives.objective import Outcome
+from study.crew import Berth
 from study.environment import device_label
 from study.overview import Overview, TrialRow
 from study.service import Session
@@ -36,9 +35,9 @@ def summary(seen: Overview) -> list[str]:
     return lines
 
 
-def opening(session: Session) -> list[str]:
+def opening(session: Session, places: list[Berth]) -> list[str]:
     """What is about to happen, or that there is nothing left to do."""
-    seen, job = session.overview(), session.job
+    seen = session.overview()
     identity, total = seen.identity, len(seen.counted)
     lines = [
         f"study:   {seen.study}, {'new' if session.is_new else 'found'}",
@@ -46,7 +45,7 @@ def opening(session: Session) -> list[str]:
         f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
         f"trials:  {total} of at most {counted(identity.epochs, 'epoch')} on "
         f"{identity.train_images:,} images, {identity.precision}",
-        f"device:  {device_label(job.device)}, {counted(torch.get_num_threads(), 'thread')}",
+        f"workers: {_workers_line(session, places)}",
     ]
     if session.request.trials < total:
         asked = counted(session.request.trials, "trial")
@@ -72,6 +71,16 @@ def next_steps(session: Session, seen: Overview) -> list[str]:
         f"browse:   {shlex.join(['bnvit-study', 'ui', *request.places()])}",
         f"add more: {more}",
     ]
+
+
+def _workers_line(session: Session, places: list[Berth]) -> str:
+    """Who trains: local workers with their threads, or only those of other nodes."""
+    if not places:
+        return "none here; others join with: " + shlex.join(
+            ["bnvit-study", "worker", session.study.study_name, *session.request.places()]
+        )
+    threads = counted(places[0].threads, "thread")
+    return f"{len(places)} on {device_label(session.device)}, {threads} each"
 
 
 def _best_line(best: TrialRow, seen: Overview) -> str:

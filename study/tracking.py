@@ -1,4 +1,7 @@
-"""Where trials are recorded: the calls that the service makes, and those calls switched off."""
+"""Where studies are recorded: what is asked of MLflow while nobody trains, and that switched off.
+
+What a trial tells while it trains goes by way of `study.recorder`.
+"""
 
 import http.client
 import urllib.request
@@ -7,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from objectives.metrics import RungMetrics
-from objectives.objective import Result
 from study.errors import TrackingError
 from study.settings import TRACKING_OFF, is_server, shown_address
 
 PROBE_TIMEOUT_S = 5
+
+
+class TrackingOutageError(TrackingError):
+    """MLflow is away or out of order: the same call may succeed later."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,18 @@ class TrialLabel:
         return f"{self.study_uuid}/{self.number}"
 
 
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is recorded of a trial."""
+
+    number: int
+    run_id: str
+    status: str  # MLflow's: RUNNING, SCHEDULED, FINISHED, FAILED, KILLED
+    outcome: str | None
+    val_accuracy: dict[int, list[float]]  # by rung; more than one value is a mistake
+    other_run_ids: tuple[str, ...]  # of the same trial; any is a mistake
+
+
 class NullTracker:
     """Tracking switched off: the same calls, and nothing is recorded."""
 
@@ -48,29 +63,15 @@ class NullTracker:
         """Find or make the study's experiment and parent run."""
         return None
 
-    def open_trial(
-        self, runs: StudyRuns | None, label: TrialLabel, params: Mapping[str, Any]
-    ) -> str | None:
-        """Find or make the trial's run, mark it running, return its id."""
-        return None
+    def close_study(self, runs: StudyRuns | None, finished: bool, at_ms: int | None = None) -> None:
+        """Say on the parent run whether all trials had ended at a time, by default now."""
 
-    def log_rung(self, run_id: str | None, metrics: RungMetrics) -> None:
-        """Record one rung under its number, unless it is there."""
+    def drop_others(self, runs: StudyRuns | None, keep_trial_key: str | None) -> None:
+        """Delete the weights of all trials of the study but one."""
 
-    def log_weights(self, run_id: str | None, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of the study's best trial."""
-
-    def drop_weights(self, runs: StudyRuns | None, keep: str | None) -> None:
-        """Delete the weights of all trials but run `keep`."""
-
-    def put_back(self, run_id: str | None) -> None:
-        """The trial waits again."""
-
-    def close_trial(self, run_id: str | None, result: Result, state: str) -> None:
-        """Record the outcome and end the run."""
-
-    def close_study(self, runs: StudyRuns | None, finished: bool) -> None:
-        """Say on the parent run whether all trials have ended."""
+    def curves(self, runs: StudyRuns | None) -> dict[int, TrialRecord]:
+        """What is recorded of each trial of the study, by its number."""
+        return {}
 
     def disconnect(self) -> None:
         """Close the connections to where things are recorded."""

@@ -1,43 +1,85 @@
-"""A worker: claims slots and trains one trial at a time, until none is open or it is stopped."""
+"""A worker: claims slots and trains one trial at a time, until none is left or it is stopped."""
 
-import os
-import socket
-from collections.abc import Callable
-from uuid import uuid4
+import logging
+import random
+import time
+from dataclasses import dataclass
 
 from objectives.objective import Outcome
 from study import slots
-from study.attempt import Attempt
+from study.attempt import Attempt, Hands
+from study.docket import Docket
 from study.errors import WorkerError
 from study.job import Job
-from study.stop import Stop
+from study.leases import Claim
+from study.logs import context
 
-POLL_S = 1.0  # between looks at a store without an open slot
+POLL_S = 1.0  # between looks at a store without an open slot; more or less, at random
 FAILURES_IN_A_ROW = 3  # after so many failed trials a worker gives up
 
+log = logging.getLogger(__name__)
 
-def work(job: Job, stop: Stop, refill: Callable[[], None]) -> None:
-    """Fill slots until all trials of the study have ended or a stop is asked for.
 
-    `refill` makes a new slot for each failed trial, as those do not count.
-    Raises WorkerError when trials fail one after another.
+@dataclass(frozen=True)
+class Limits:
+    """When a worker leaves though there may be more to do."""
+
+    trials: int | None = None
+    idle_s: float | None = None
+
+
+def work(docket: Docket, hands: Hands, limits: Limits) -> int:
+    """Train trials of the docket's studies until they have ended or a stop is asked for.
+
+    Returns the number of trials that ended here. Raises WorkerError when trials fail one after
+    another, StoreAwayError when the store stays away.
     """
-    worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
-    failures = 0
-    while not stop.requested:
-        claim = slots.claim(job.store, job.study, worker)
-        if claim is None:
-            refill()  # whoever failed a trial may have died before replacing it
-            if all(trial.state.is_finished() for trial in job.study.get_trials(deepcopy=False)):
-                return
-            stop.wait(POLL_S)  # others are at work; their leases may yet expire
+    ended = failures = 0
+    idle_since_s = time.monotonic()
+    while not hands.stop.requested and (limits.trials is None or ended < limits.trials):
+        found = _claim(docket, hands)
+        if found is None:
+            hands.patience(lambda: docket.jobs(at_once=True))
+            if docket.is_done or _is_over(idle_since_s, limits.idle_s):
+                return ended
+            hands.stop.wait(POLL_S * random.uniform(0.5, 1.5))
             continue
-        outcome = Attempt(job, claim, stop).run()
-        failures = failures + 1 if outcome is Outcome.FAILED else 0
-        if outcome is Outcome.FAILED:
-            refill()
+        job, claim = found
+        with context(study=job.study.study_name, trial=claim.trial_id, attempt=claim.attempt):
+            outcome = Attempt(job, claim, hands).run()
+        idle_since_s = time.monotonic()
+        ended += outcome not in (None, Outcome.FAILED)
+        if not claim.is_hopeless:  # that one failed other workers
+            failures = failures + 1 if outcome is Outcome.FAILED else 0
         if failures == FAILURES_IN_A_ROW:
             raise WorkerError(
                 f"{failures} trials failed one after another; the last error is in the log above. "
                 "Mend it and run the same command again"
             )
+    return ended
+
+
+def _claim(docket: Docket, hands: Hands) -> tuple[Job, Claim] | None:
+    """The next trial of the oldest study that has one; makes slots where all are taken."""
+    for job in hands.patience(docket.jobs):
+        for _ in range(2):
+            claim = hands.patience(lambda job=job: _claim_of(job, hands))  # type: ignore[misc]
+            if claim is not None:
+                return job, claim
+            if not hands.patience(lambda job=job: refill(job)):  # type: ignore[misc]
+                break
+    return None
+
+
+def _claim_of(job: Job, hands: Hands) -> Claim | None:
+    beat = hands.beat
+    return slots.claim(job.store, job.study, beat.worker.name, take_over=beat.is_settled)
+
+
+def refill(job: Job) -> int:
+    """Make the slots that are missing, as for trials that failed; returns how many."""
+    return slots.fill(job.store, job.study, job.identity.space.starts(job.identity.seed))
+
+
+def _is_over(since_s: float, limit_s: float | None) -> bool:
+    return limit_s is not None and time.monotonic() - since_s >= limit_s

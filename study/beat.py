@@ -1,0 +1,142 @@
+"""A worker's sign of life: its row in the table of workers, and the lease of the trial it holds."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from study import leases
+from study.leases import Claim
+from study.schema import workers
+from study.storage import Store
+
+BEATS_PER_LEASE = 6
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who a worker is, as others are told."""
+
+    name: str
+    node: str
+    pid: int
+    device: str
+    versions: dict[str, str]
+    clock_ahead_s: float  # of the server's clock
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial is, in images."""
+
+    seen: int
+    saved: int  # in its last checkpoint
+
+
+@dataclass
+class _Hold:
+    claim: Claim
+    progress: Callable[[], Progress]
+    is_lost: bool = False
+
+
+class Beat:
+    """Tells the store every few seconds that this worker lives, in a thread of its own.
+
+    A beat that fails is only noted: the next may pass. `is_reachable` and `is_settled` say how
+    the connection fares, which saves others from finding it out the slow way.
+    """
+
+    def __init__(self, store: Store, worker: Worker) -> None:
+        self.store = store
+        self.worker = worker
+        self.is_reachable = True
+        self._interval_s = store.lease_s / BEATS_PER_LEASE
+        self._away_until_s = 0.0
+        self._hold: _Hold | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # around a beat, so that a hold does not end in its middle
+        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._sign()  # raises where the store refuses
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=1.0)  # it may be waiting for a silent server
+        with suppress(SQLAlchemyError), self.store.engine.begin() as connection:
+            connection.execute(workers.delete().where(workers.c.name == self.worker.name))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store has been reachable for half a lease.
+
+        Others who were cut off at the same time have beaten by then.
+        """
+        return self.is_reachable and time.monotonic() - self._away_until_s > self.store.lease_s / 2
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether another worker has taken over the trial that is held."""
+        return self._hold is not None and self._hold.is_lost
+
+    @contextmanager
+    def holding(self, claim: Claim, progress: Callable[[], Progress]) -> Iterator[None]:
+        """Extend the lease of `claim` for as long as this lasts."""
+        self._hold = _Hold(claim, progress)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._hold = None
+
+    def note_outage(self) -> None:
+        """Somebody has found the store away; only a beat that passes says otherwise."""
+        self.is_reachable = False
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self._beat()
+
+    def _beat(self) -> None:
+        try:
+            self._sign()
+            with self._lock:
+                hold = self._hold
+                if hold is not None:
+                    told = hold.progress()
+                    hold.is_lost = not leases.extend(self.store, hold.claim, told.seen, told.saved)
+        except SQLAlchemyError as error:
+            log.debug("no sign of life: %s", error)
+            self.is_reachable = False
+            return
+        if not self.is_reachable:
+            self._away_until_s = time.monotonic()
+            self.is_reachable = True
+
+    def _sign(self) -> None:
+        who = self.worker
+        row = insert(workers).values(
+            name=who.name,
+            node=who.node,
+            pid=who.pid,
+            device=who.device,
+            versions=who.versions,
+            clock_ahead_s=who.clock_ahead_s,
+        )
+        again = row.on_conflict_do_update(
+            index_elements=[workers.c.name], set_={"seen_at": func.now()}
+        )
+        with self.store.engine.begin() as connection:
+            connection.execute(again)

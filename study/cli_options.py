@@ -1,0 +1,74 @@
+"""What the commands share: options, settings from them, and how they print."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from study.settings import Settings
+
+PLAIN_WIDTH = 160  # columns, where output goes to a file or a pipe
+
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="A shared Postgres, as postgresql://USER:PASSWORD@HOST/DB; better set in "
+        "BNVIT_STORAGE_URL, as others can read a command line. Default: an embedded server.",
+        show_default=False,
+    ),
+]
+MlflowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow",
+        metavar="URI",
+        help="MLflow server or database, or none. Also MLFLOW_TRACKING_URI. "
+        "Default: a database beside the studies.",
+        show_default=False,
+    ),
+]
+CheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="URL",
+        help="Where all nodes find checkpoints: a shared folder or any fsspec URL. Default: the "
+        "MLflow server's artifacts if there is one, else local (this node only).",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, mps.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def settings_from(
+    storage: str | None = None, mlflow: str | None = None, checkpoints: str | None = None
+) -> "Settings":
+    """The environment's settings, with what the command line says instead."""
+    from study.settings import Settings
+
+    given = {"storage_url": storage, "mlflow_uri": mlflow, "checkpoints": checkpoints}
+    return Settings.model_validate(
+        Settings().model_dump() | {key: value for key, value in given.items() if value is not None}
+    )
+
+
+def console_on(stderr: bool = False) -> "Console":
+    """A console as wide as its terminal, or wide enough for a file."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def print_line(console: "Console", line: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, markup=False, soft_wrap=True)

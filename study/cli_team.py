@@ -1,0 +1,204 @@
+"""The commands for many workers: join, look after, tidy up. Parse, call, print – nothing else."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.cli_options import (
+    CheckpointsOption,
+    DeviceOption,
+    JsonOption,
+    MlflowOption,
+    StorageOption,
+    console_on,
+    print_line,
+    settings_from,
+)
+
+_HIDDEN = {"hidden": True}
+
+
+def team_commands(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command, example in (
+        (worker, "worker --storage postgresql://bnvit@db/optuna"),
+        (status, "status mnist-vitbn"),
+        (watch, "watch mnist-vitbn"),
+        (stop, "stop mnist-vitbn"),
+        (delete, "delete mnist-vitbn"),
+        (export, "export mnist-vitbn --format csv"),
+        (sync, "sync"),
+        (doctor, "doctor"),
+    ):
+        app.command(epilog=f"Example: bnvit-study {example}")(command)
+
+
+def worker(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="Studies to serve. Default: all active ones."),
+    ] = None,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+    checkpoints: CheckpointsOption = None,
+    device: DeviceOption = "auto",
+    max_trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Leave after N trials.")
+    ] = None,
+    idle_exit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Leave when there was nothing to do for so long."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. Default: as PyTorch chooses.")
+    ] = None,
+    memory_share: Annotated[float, typer.Option(min=0.01, max=1.0, **_HIDDEN)] = 1.0,
+    name: Annotated[str | None, typer.Option(**_HIDDEN)] = None,
+    of_parent: Annotated[bool, typer.Option("--of-parent", **_HIDDEN)] = False,
+) -> None:
+    """Join from any node: train trials of the studies in a shared store, until they have ended."""
+    from study.joining import join
+    from study.worker import Limits
+
+    settings = settings_from(storage, mlflow, checkpoints)
+    try:
+        code = join(
+            settings,
+            studies or [],
+            device,
+            Limits(max_trials, idle_exit),
+            threads=threads,
+            memory_share=memory_share,
+            name=name,
+            of_parent=of_parent,
+        )
+    except KeyboardInterrupt:  # of which Typer would make an exit without a word
+        raise typer.Abort from None
+    raise typer.Exit(code)
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(help="One study. Default: all.")] = None,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show workers, the trials they hold, trials by outcome, their pace and the time left."""
+    from study.status import read_status
+    from study.status_view import status_view
+    from study.storage import open_store
+
+    with open_store(settings_from(storage)) as store:
+        seen = read_status(store, study)
+    if as_json:
+        print(json.dumps(seen.as_dict(), default=str, indent=2))
+    else:
+        console_on().print(status_view(seen))
+
+
+def watch(
+    study: Annotated[str | None, typer.Argument(help="One study. Default: all.")] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Show the status live, until Ctrl-C."""
+    from study.status_view import watch_status
+    from study.stop import stop_on_signals
+    from study.storage import open_store
+
+    with open_store(settings_from(storage)) as store, stop_on_signals() as stopping:
+        watch_status(store, study, console_on(), stopping)
+
+
+def stop(study: str, storage: StorageOption = None) -> None:
+    """Let a study's workers finish their trials and leave; 'run' goes on with it later."""
+    from study.storage import open_store
+    from study.studies import set_stopped, show_study
+
+    with open_store(settings_from(storage)) as store:
+        seen = show_study(store, study)
+        set_stopped(seen.source, True)
+        running = seen.outcomes.get("running", 0)
+    print(f"{study}: no trial begins any more; {running} running will be finished")
+
+
+def delete(
+    study: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+) -> None:
+    """Delete a study: its trials, its checkpoints, and its experiment in MLflow."""
+    from study.removal import find_removable, remove
+    from study.storage import open_store
+
+    settings = settings_from(storage, mlflow)
+    with open_store(settings) as store:
+        found = find_removable(store, study)
+        if not yes:
+            typer.confirm(f"delete '{study}' with {found.trials} trials?", abort=True)
+        for line in remove(store, settings, found):
+            print(line)
+
+
+def export(
+    study: str,
+    format_: Annotated[str, typer.Option("--format", help="csv, parquet or json.")] = "csv",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Default: standard output; STUDY.parquet for parquet."),
+    ] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Write a study's trials as a table: values, outcomes, accuracy at each rung."""
+    from study.export import export_trials
+    from study.storage import open_store
+    from study.studies import show_study
+
+    with open_store(settings_from(storage)) as store:
+        written = export_trials(show_study(store, study), format_, output)
+    if written is not None:
+        print_line(console_on(stderr=True), f"written: {written}")
+
+
+def sync(storage: StorageOption = None, mlflow: MlflowOption = None) -> None:
+    """Pass on to MLflow what workers that died on this node had recorded."""
+    from functools import partial
+
+    from study.best import is_best
+    from study.errors import TrackingError
+    from study.replay import sync as replay_left_behind
+    from study.storage import open_store, tracking_uri
+
+    settings = settings_from(storage, mlflow)
+    settings.check()
+    with open_store(settings) as store:
+        uri = tracking_uri(settings.mlflow_uri, store)
+        done = replay_left_behind(settings.spool_dir, store, uri, partial(is_best, store))
+    print(f"{done.replayed} records passed on from {done.files} files, {done.rejected} refused")
+    if done.left:
+        raise TrackingError(f"MLflow is away: {done.left} records still wait; try again later")
+
+
+def doctor(
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+    checkpoints: CheckpointsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Check store, MLflow, data, device, clock and disk, and that Optuna and MLflow agree."""
+    from dataclasses import asdict
+
+    from study.doctor import examine
+    from study.doctor_view import findings_table
+
+    findings = examine(settings_from(storage, mlflow, checkpoints), device)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        console_on().print(findings_table(findings))
+    if not all(finding.is_good for finding in findings):
+        raise typer.Exit(1)

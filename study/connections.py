@@ -1,0 +1,84 @@
+"""Connections to Postgres that give up on a silent server, whatever the network does with it."""
+
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy
+from psycopg.abc import PQGen
+from sqlalchemy import Engine, event
+
+CONNECT_TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 15  # of one statement; no statement of ours waits for a lock for so long
+IDLE_IN_TRANSACTION_S = 30  # after which the server ends a frozen worker's transaction
+POOL_SIZE = 2
+
+_Answer = TypeVar("_Answer")
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection whose every statement is answered within ANSWER_TIMEOUT_S, or it is closed.
+
+    Packets that are silently dropped, a frozen server or a half-open connection through a
+    firewall would otherwise block for up to two hours: libpq has no such limit of its own.
+    """
+
+    def wait(
+        self, gen: PQGen[_Answer], interval: float = 0.1, timeout: float | None = None
+    ) -> _Answer:
+        """Wait for an answer; raises OperationalError, and closes, if none comes."""
+        try:
+            return super().wait(gen, interval, timeout or ANSWER_TIMEOUT_S)
+        except psycopg.errors._WaitTimeout as error:
+            self.close()
+            raise psycopg.OperationalError(
+                f"no answer from the server within {ANSWER_TIMEOUT_S} s"
+            ) from error
+
+
+def connect_args() -> dict[str, object]:
+    """What libpq is told with each connection."""
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": "bnvit-study",
+        "options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_S}s",
+    }
+
+
+def engine_options() -> dict[str, Any]:
+    """Of an engine with few connections, each tried before it is used again."""
+    return {
+        "pool_size": POOL_SIZE,
+        "max_overflow": POOL_SIZE,
+        "pool_pre_ping": True,  # a dropped connection is replaced, not an error
+        "connect_args": connect_args(),
+    }
+
+
+def bounded(engine: Engine) -> Engine:
+    """`engine`, making from now on connections that give up on a silent server."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(
+        dialect: object,  # noqa: ARG001  # SQLAlchemy gives it by name
+        connection_record: object,  # noqa: ARG001
+        cargs: list[Any],
+        cparams: dict[str, Any],
+    ) -> BoundedConnection:
+        return BoundedConnection.connect(*cargs, **cparams)
+
+    engine.dispose()  # those made before
+    return engine
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether `error` says that the server is away, rather than that something is wrong.
+
+    Optuna wraps what its database raises, SQLAlchemy what psycopg raises.
+    """
+    while error is not None:
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return True
+        if isinstance(error, sqlalchemy.exc.TimeoutError):  # all connections of the pool hang
+            return True
+        error = error.__cause__
+    return False

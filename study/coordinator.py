@@ -1,0 +1,36 @@
+"""What `run` does while workers train: looks after slots and local workers until all is done."""
+
+import logging
+
+from study.crew import Berth, Crew
+from study.patience import Patience
+from study.service import Session
+from study.stop import Stop
+from study.studies import is_stopped
+from study.workplace import recording, worker_name
+
+POLL_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def coordinate(session: Session, places: list[Berth], stop: Stop) -> None:
+    """Have the study trained by local workers at `places`, and by others elsewhere, to its end.
+
+    Returns when all trials have ended, when the study was stopped, or when `stop` is set. Raises
+    WorkerError where no local worker can go on, StoreAwayError where the store stays away.
+    """
+    store, settings = session.store, session.settings
+    patience = Patience(settings.store_patience_s, stop)
+    with recording(store, settings, worker_name(), stop) as spool:
+        with Crew(store, session.study.study_name, settings, places) as crew:
+            while not stop.requested:
+                is_done = patience(lambda: session.tend(spool))
+                if is_done or patience(lambda: is_stopped(session.study)):
+                    crew.wait()
+                    break
+                patience(crew.tend)
+                if crew.has_left:
+                    break
+                stop.wait(POLL_S)
+        patience(lambda: session.close(spool))

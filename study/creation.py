@@ -1,0 +1,97 @@
+"""Create a study, or find the one that was asked for again and refuse a different one."""
+
+import warnings
+from dataclasses import asdict
+from uuid import uuid4
+
+import optuna
+
+from objectives.data import SearchData
+from objectives.recipe import search_rungs
+from study.environment import versions
+from study.errors import IdentityError
+from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
+from study.request import Request
+from study.samplers import pruner
+from study.storage import Store
+from study.studies import VERSIONS_KEY
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def identify(request: Request, data: SearchData) -> StudyIdentity:
+    """The identity of the requested study on `data`; raises InputError if they do not fit."""
+    request.space.check_fits(len(data.train))
+    data.shape.patches(request.switches.patch_size)
+    return StudyIdentity(
+        model=request.model,
+        switches=asdict(request.switches),
+        dataset=request.dataset,
+        data_checksum=data.checksum,
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        epochs=request.epochs,
+        rungs=search_rungs(len(data.train), request.epochs),
+        lr=request.space.lr,
+        batch_size=request.space.batch_size,
+        sampler=request.sampler,
+        pruner=request.pruner,
+        seed=request.seed,
+    )
+
+
+def create_or_resume(
+    store: Store, identity: StudyIdentity, request: Request
+) -> tuple[optuna.Study, bool]:
+    """The requested study, and whether it is new; call it under a lock.
+
+    Raises IdentityError where a study of that name differs.
+    """
+    names = set(optuna.get_all_study_names(store.storage))
+    name = request.study_name
+    if request.fresh:
+        name = _free_name(name, names)
+    if name in names:
+        study = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
+        if not _is_blank(study):
+            _refuse_difference(study, identity, request)
+            return study, False
+    else:
+        study = optuna.create_study(
+            study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(["val_accuracy"])  # on the dashboard's axes
+    study.set_user_attr(VERSIONS_KEY, versions())
+    study.set_user_attr(UUID_KEY, str(uuid4()))
+    study.set_user_attr(IDENTITY_KEY, identity.as_dict())
+    return study, True
+
+
+def _is_blank(study: optuna.Study) -> bool:
+    """Whether whoever created `study` died before giving it an identity."""
+    is_ours = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    return is_ours and IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
+
+
+def _refuse_difference(study: optuna.Study, identity: StudyIdentity, request: Request) -> None:
+    stored = identity_of(study)
+    if stored is None:
+        raise IdentityError(
+            f"the study '{study.study_name}' was not made by bnvit-study; choose another --study"
+        )
+    if lines := stored.differences(identity):
+        raise IdentityError(
+            f"the study '{study.study_name}' exists and differs: {'; '.join(lines)}. "
+            f"Ask for the same, or start another with: {request.command(fresh=True)}"
+        )
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"

@@ -1,0 +1,209 @@
+"""Local workers of a `run`: processes of their own, started, watched and stopped together."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO
+
+import torch
+
+from study import leases
+from study.errors import WorkerError
+from study.settings import Settings
+from study.stop import Stop
+from study.storage import Store
+from study.workplace import worker_name
+
+PARENT_POLL_S = 1.0
+RESTART_S = 1.0  # before a worker that died is replaced
+STOP_TIMEOUT_S = 15.0  # for workers to save their trials
+AT_ONCE_TIMEOUT_S = 5.0
+LEAVE_TIMEOUT_S = 60.0  # for workers to pass on what they have recorded
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Berth:
+    """Where a local worker runs."""
+
+    device: str
+    threads: int
+    gpu: str | None = None  # as CUDA_VISIBLE_DEVICES names it
+    memory_share: float = 1.0  # of its GPU
+
+
+@dataclass
+class _Member:
+    berth: Berth
+    name: str
+    process: "subprocess.Popen[str]"
+    reader: threading.Thread
+    died_at_s: float | None = None
+
+
+def berths(device: torch.device, workers: int | None, per_gpu: int) -> list[Berth]:
+    """Where `workers` local workers run; None: one per GPU times `per_gpu`, or one on the CPU."""
+    if device.type != "cuda":
+        count = 1 if workers is None else workers
+        threads = max(torch.get_num_threads() // max(count, 1), 1)
+        return [Berth(str(device), threads)] * count
+    gpus = _gpus(device)
+    count = len(gpus) * per_gpu if workers is None else workers
+    threads = max(torch.get_num_threads() // max(count, 1), 1)
+    share = 1.0 / max(per_gpu, -(-count // len(gpus)))
+    return [Berth("cuda", threads, gpus[index % len(gpus)], share) for index in range(count)]
+
+
+class Crew:
+    """Local workers of one study, for as long as the context lasts."""
+
+    def __init__(self, store: Store, study: str, settings: Settings, places: list[Berth]) -> None:
+        self.store = store
+        self.study = study
+        self.settings = settings
+        self.members = [self._start(berth) for berth in places]
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def tend(self) -> None:
+        """Replace workers that died; what they held is open to others at once.
+
+        Raises WorkerError when none is left and one of them had an error; it has said which.
+        """
+        for index, member in enumerate(self.members):
+            code = member.process.poll()
+            if code is None or code >= 0:
+                continue
+            if member.died_at_s is None:
+                member.died_at_s = time.monotonic()
+                reason = signal.Signals(-code).name
+                log.warning("a worker died (%s); another takes its place", reason)
+                leases.abandon(self.store, member.name)
+            elif time.monotonic() - member.died_at_s > RESTART_S:
+                self.members[index] = self._start(member.berth)
+        codes = [member.process.poll() for member in self.members]
+        if codes and all(code is not None and code >= 0 for code in codes) and any(codes):
+            raise WorkerError("the workers have stopped; what they said is above")
+
+    @property
+    def has_left(self) -> bool:
+        """Whether there were workers and all have ended in order."""
+        return bool(self.members) and all(member.process.poll() == 0 for member in self.members)
+
+    def wait(self) -> None:
+        """Let the workers leave by themselves, as they do when their study has ended."""
+        self._wait(LEAVE_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """Ask all workers to save their trials and leave, and wait; kill those that do not.
+
+        Interrupted, it asks again: then they leave at once.
+        """
+        try:
+            self._ask_and_wait(STOP_TIMEOUT_S)
+        except KeyboardInterrupt:
+            self._ask_and_wait(AT_ONCE_TIMEOUT_S)
+            raise
+        finally:
+            for member in self._working():
+                log.warning("a worker does not stop; it is killed, its trial goes on later")
+                member.process.kill()
+                member.process.wait()
+            for member in self.members:
+                member.reader.join(timeout=1.0)
+
+    def _ask_and_wait(self, timeout_s: float) -> None:
+        for member in self._working():
+            member.process.send_signal(signal.SIGTERM)
+        self._wait(timeout_s)
+
+    def _wait(self, timeout_s: float) -> None:
+        until_s = time.monotonic() + timeout_s
+        for member in self._working():
+            with suppress(subprocess.TimeoutExpired):
+                member.process.wait(max(until_s - time.monotonic(), 0.01))
+
+    def _working(self) -> list[_Member]:
+        return [member for member in self.members if member.process.poll() is None]
+
+    def _start(self, berth: Berth) -> _Member:
+        name = worker_name()
+        command = [sys.executable, "-m", "study.entry", *_arguments(self.study, berth, name)]
+        process = subprocess.Popen(
+            command,
+            env=self._environment(berth),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C is for `run`, which passes it on
+        )
+        assert process.stderr is not None
+        reader = threading.Thread(target=_pass_on, args=[process.stderr], daemon=True)
+        reader.start()
+        return _Member(berth, name, process, reader)
+
+    def _environment(self, berth: Berth) -> dict[str, str]:
+        """Settings by environment: a command line can be read by others, passwords included."""
+        given = {
+            "BNVIT_DATA_DIR": str(self.settings.data_dir),
+            "BNVIT_STORAGE_URL": self.settings.storage_url or "",
+            "BNVIT_MLFLOW_URI": self.settings.mlflow_uri or "",
+            "MLFLOW_TRACKING_URI": "",
+            "BNVIT_CHECKPOINTS": self.settings.checkpoints or "",
+            "BNVIT_LEASE_S": str(self.settings.lease_s),
+            "BNVIT_STORE_PATIENCE_S": str(self.settings.store_patience_s),
+            "OMP_NUM_THREADS": str(berth.threads),
+        }
+        if berth.gpu is not None:
+            given["CUDA_VISIBLE_DEVICES"] = berth.gpu
+        return {**os.environ, **given}
+
+
+@dataclass
+class ParentWatch:
+    """Asks for a stop when the process that started this one is gone."""
+
+    stop: Stop
+    parent: int = field(default_factory=os.getppid)
+
+    def start(self) -> None:
+        """Watch from now on, in the background."""
+        threading.Thread(target=self._run, name="parent", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self.stop.requested:
+            if os.getppid() != self.parent:
+                log.warning("the 'run' that started this worker is gone; stopping")
+                self.stop.request(signal.SIGTERM)
+            time.sleep(PARENT_POLL_S)
+
+
+def _arguments(study: str, berth: Berth, name: str) -> list[str]:
+    words = ["worker", "--device", berth.device, "--threads", str(berth.threads), "--name", name]
+    if berth.memory_share < 1.0:
+        words += ["--memory-share", str(berth.memory_share)]
+    return [*words, "--of-parent", "--", study]
+
+
+def _gpus(device: torch.device) -> list[str]:
+    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
+    return visible if device.index is None else [visible[device.index]]
+
+
+def _pass_on(lines: IO[str]) -> None:
+    for line in lines:
+        print(line, end="", file=sys.stderr, flush=True)

@@ -1,0 +1,175 @@
+"""The studies that a worker serves, and what it needs to work on each."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import optuna
+import torch
+from sqlalchemy import text
+
+from models.errors import BnvitError, InputError
+from objectives.data import SearchData, dataset, load_search_data
+from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place
+from study.checkpoints import Checkpoints
+from study.environment import versions
+from study.errors import DataDifferError
+from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
+from study.job import Job
+from study.samplers import pruner
+from study.settings import LOCAL_CHECKPOINTS, Settings, is_server
+from study.slots import TOTAL_KEY
+from study.storage import Store
+from study.studies import CHECKPOINTS_KEY, STOP_KEY, VERSIONS_KEY, find_study, runs_of
+from study.tracking import StudyRuns
+
+REFRESH_S = 2.0  # between looks at which studies are active
+
+log = logging.getLogger(__name__)
+
+_ACTIVE = text("""
+    SELECT s.study_id, s.study_name
+    FROM studies s
+    JOIN study_user_attributes identity USING (study_id)
+    JOIN study_user_attributes total USING (study_id)
+    WHERE identity.key = :identity AND total.key = :total
+    AND NOT EXISTS (
+        SELECT FROM study_user_attributes stop
+        WHERE stop.study_id = s.study_id AND stop.key = :stop AND stop.value_json <> 'false'
+    )
+    AND total.value_json::int > (
+        SELECT count(*) FROM trials t
+        WHERE t.study_id = s.study_id AND t.state IN ('COMPLETE', 'PRUNED')
+    )
+    ORDER BY s.study_id
+""")
+
+
+def active_studies(store: Store) -> dict[int, str]:
+    """Id and name of our studies that have trials left and are not stopped, oldest first."""
+    keys = {"identity": IDENTITY_KEY, "total": TOTAL_KEY, "stop": STOP_KEY}
+    with store.engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(_ACTIVE, keys)}
+
+
+class Docket:
+    """What there is to do: the named studies, or every active one."""
+
+    def __init__(
+        self, store: Store, settings: Settings, device: torch.device, names: Sequence[str] = ()
+    ) -> None:
+        """Raises UnknownStudyError, or what hinders work on a named study."""
+        self.store = store
+        self.settings = settings
+        self.device = device
+        self.names = names
+        self._jobs: dict[int, Job | None] = {}  # None: cannot be worked on here
+        self._data: dict[tuple[str, int], SearchData] = {}
+        self._active: dict[int, str] = {}
+        self._looked_at_s = -REFRESH_S
+        for name in names:
+            study = find_study(store, name)
+            self._jobs[study._study_id] = self._join(study)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the named studies have all ended or been stopped; never true without names."""
+        return bool(self.names) and not self._active
+
+    def jobs(self, at_once: bool = False) -> list[Job]:
+        """Work on the active studies, oldest first; asked anew every REFRESH_S, or `at_once`."""
+        if at_once or time.monotonic() - self._looked_at_s > REFRESH_S:
+            found = active_studies(self.store)
+            self._active = {
+                study_id: name
+                for study_id, name in found.items()
+                if not self.names or name in self.names
+            }
+            self._looked_at_s = time.monotonic()
+        jobs = [self._job(study_id, name) for study_id, name in self._active.items()]
+        return [job for job in jobs if job is not None]
+
+    def close(self) -> None:
+        """End what works in the background for the jobs."""
+        for job in self._jobs.values():
+            if job is not None:
+                job.checkpoints.close()
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until all checkpoints are where other nodes find them, or give up."""
+        until_s = time.monotonic() + timeout_s
+        for job in self._jobs.values():
+            if job is not None:
+                job.checkpoints.flush(max(until_s - time.monotonic(), 0.0))
+
+    def _job(self, study_id: int, name: str) -> Job | None:
+        if study_id not in self._jobs:
+            try:
+                self._jobs[study_id] = self._join(find_study(self.store, name))
+            except BnvitError as error:
+                if self.names:
+                    raise
+                log.warning("%s", error)
+                self._jobs[study_id] = None
+        return self._jobs[study_id]
+
+    def _join(self, study: optuna.Study) -> Job:
+        identity = identity_of(study)
+        if identity is None:
+            raise InputError(f"the study '{study.study_name}' was not made by bnvit-study")
+        data = self._load(study.study_name, identity)
+        _compare_versions(study)
+        study.pruner = pruner(identity)
+        runs = None if self.settings.is_tracking_off else runs_of(study)
+        checkpoints = open_checkpoints(study, self.settings, runs)
+        return Job(self.store, study, identity, data, self.device, runs, checkpoints)
+
+    def _load(self, name: str, identity: StudyIdentity) -> SearchData:
+        key = (identity.dataset, identity.train_images)
+        if key not in self._data:
+            source = dataset(identity.dataset, self.settings.data_dir)
+            self._data[key] = load_search_data(source).limited(identity.train_images)
+        data = self._data[key]
+        if data.checksum != identity.data_checksum:
+            raise DataDifferError(
+                f"the data of study '{name}' ({identity.dataset}) differ on this node: checksum "
+                f"{data.checksum[:12]}, not {identity.data_checksum[:12]}; put the same files here"
+            )
+        return data
+
+
+def open_checkpoints(
+    study: optuna.Study, settings: Settings, runs: StudyRuns | None
+) -> Checkpoints:
+    """Where the study's checkpoints are kept: on this disk, and where all nodes find them.
+
+    That is the place given here, else the one that the study was started with, else the
+    artifacts of its MLflow server if there is one. "local" keeps them on this disk alone.
+    """
+    uuid = str(study.user_attrs[UUID_KEY])
+    url = settings.checkpoints or study.user_attrs.get(CHECKPOINTS_KEY)
+    uri = settings.mlflow_uri
+    place: Place | None = None
+    if url is not None and url != LOCAL_CHECKPOINTS:
+        place = FsspecPlace(url, uuid)
+    elif url is None and runs is not None and uri is not None and is_server(uri):
+        place = ArtifactPlace(uri, runs.parent_run_id)
+    return Checkpoints(settings.data_dir / "checkpoints" / uuid, place)
+
+
+def _compare_versions(study: optuna.Study) -> None:
+    """Warn where this node runs other packages than the study was begun with."""
+    begun: dict[str, str] = study.user_attrs.get(VERSIONS_KEY, {})
+    here = versions()
+    differences = [
+        f"{package} {here.get(package, 'none')}, not {version}"
+        for package, version in begun.items()
+        if here.get(package) != version
+    ]
+    if differences:
+        log.warning(
+            "study '%s' was begun with other versions than this worker's: %s; "
+            "each run records its own",
+            study.study_name,
+            "; ".join(differences),
+        )

@@ -1,0 +1,41 @@
+"""The end of a trial that kills whoever trains it."""
+
+import logging
+
+import optuna
+from optuna.trial import TrialState
+
+from objectives.objective import Outcome, Result
+from study import leases
+from study.identity import UUID_KEY
+from study.leases import Claim
+from study.recorder import TrialRecorder
+from study.spool import Spool
+from study.storage import Store
+from study.tracking import StudyRuns, TrialLabel
+
+log = logging.getLogger(__name__)
+
+
+def give_up(
+    store: Store, study: optuna.Study, runs: StudyRuns | None, claim: Claim, spool: Spool | None
+) -> None:
+    """End a claimed trial as failed, with the reason; whoever fills slots replaces it.
+
+    Whoever dies in the middle of this leaves a lease that runs out, and a trial as hopeless.
+    """
+    storage = store.storage
+    number = storage.get_trial(claim.trial_id).number
+    reason = (
+        f"{claim.crashes} workers in a row died while they trained it, "
+        "without a new checkpoint between"
+    )
+    log.error("trial %d of '%s' failed: %s", number, study.study_name, reason)
+    if spool is not None and runs is not None:
+        label = TrialLabel(study.study_name, str(study.user_attrs[UUID_KEY]), number)
+        recorder = TrialRecorder(spool, runs, label, claim.trial_id, claim.attempt)
+        recorder.close(Result(Outcome.FAILED, None, reason=reason), "FAIL")
+    with leases.held(store, claim):
+        storage.set_trial_user_attr(claim.trial_id, "outcome", Outcome.FAILED.value)
+        storage.set_trial_user_attr(claim.trial_id, "reason", reason)
+        storage.set_trial_state_values(claim.trial_id, TrialState.FAIL)

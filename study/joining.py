@@ -1,0 +1,67 @@
+"""A process that joins as a worker: opens what it needs, works, and leaves in order."""
+
+import logging
+import signal
+from collections.abc import Sequence
+
+import torch
+
+from study import data_dir
+from study.crew import ParentWatch
+from study.docket import Docket
+from study.environment import device_of
+from study.logs import context
+from study.service import probe_addresses
+from study.settings import Settings
+from study.stop import stop_on_signals
+from study.storage import open_store
+from study.worker import Limits, work
+from study.workplace import workplace
+
+FLUSH_S = 3.0  # for checkpoints to reach their place, on the way out
+
+log = logging.getLogger(__name__)
+
+
+def join(
+    settings: Settings,
+    studies: Sequence[str],
+    device_name: str,
+    limits: Limits,
+    *,
+    threads: int | None = None,
+    memory_share: float = 1.0,
+    name: str | None = None,
+    of_parent: bool = False,
+) -> int:
+    """Work as one worker until there is nothing left to do; returns the exit code.
+
+    SIGTERM, the notice of a pre-emption, is an orderly end: 0. `of_parent`: leave with the
+    process that started this one.
+    """
+    settings.check()
+    probe_addresses(settings)
+    device = device_of(device_name)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if memory_share < 1.0 and device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(memory_share, device)
+    data_dir.prepare(settings.data_dir)
+    with stop_on_signals() as stop, open_store(settings) as store:
+        if of_parent:
+            ParentWatch(stop).start()
+        docket = Docket(store, settings, device, studies)
+        try:
+            with (
+                workplace(store, settings, device, stop, name) as hands,
+                context(worker=hands.beat.worker.name),
+            ):
+                if not of_parent:
+                    log.info("worker %s joins %s", hands.beat.worker.name, store.label)
+                ended = work(docket, hands, limits)
+                docket.flush(FLUSH_S)
+                if not of_parent:
+                    log.info("worker %s leaves after %d trials", hands.beat.worker.name, ended)
+        finally:
+            docket.close()
+    return stop.exit_code if stop.signal not in (None, signal.SIGTERM) else 0

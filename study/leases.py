@@ -1,0 +1,154 @@
+"""Leases: a worker's hold on a trial, for as long as the server hears of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import TrialState
+from sqlalchemy import Connection, case, func, literal, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from study.schema import leases, trials
+from study.storage import Store
+
+MOST_CRASHES = 3  # workers in a row that a trial may kill before it is given up
+NOBODY = ""  # as a lease's worker: the trial was put back in order
+
+
+class LeaseLostError(Exception):
+    """Another worker has taken the trial over; this one's results of it are dropped."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a trial."""
+
+    trial_id: int
+    attempt: int
+    worker: str
+    crashes: int = 0  # workers that it killed in a row, without progress between
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the trial is to be given up rather than tried again."""
+        return self.crashes >= MOST_CRASHES
+
+
+def expired(
+    store: Store, study: optuna.Study, hopeless_only: bool = False
+) -> sqlalchemy.Select[Any]:
+    """The first running trial whose worker has been silent for too long, locked.
+
+    A server that has only just started has heard of nobody yet, so it is left half a lease.
+    `hopeless_only`: only one that would now have killed too many workers.
+    """
+    grace = _seconds(store.lease_s / 2)
+    has_settled = func.now() - func.pg_postmaster_start_time() > grace
+    return (
+        select(trials.c.trial_id)
+        .join(leases, leases.c.trial_id == trials.c.trial_id)
+        .where(
+            trials.c.study_id == study._study_id,
+            trials.c.state == TrialState.RUNNING,
+            leases.c.expires_at <= func.now(),
+            has_settled,
+            leases.c.crashes >= (MOST_CRASHES - 1 if hopeless_only else 0),
+        )
+        .order_by(trials.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def take(connection: Connection, store: Store, trial_id: int, worker: str) -> Claim:
+    """Take the lease of a trial that `connection` has locked."""
+    fresh = insert(leases).values(
+        trial_id=trial_id,
+        attempt=1,
+        crashes=0,
+        worker=worker,
+        expires_at=_expiry(store),
+        images_seen=0,
+    )
+    taken = fresh.on_conflict_do_update(
+        index_elements=[leases.c.trial_id],
+        set_={
+            "attempt": leases.c.attempt + 1,
+            "crashes": leases.c.crashes + case((leases.c.worker == NOBODY, 0), else_=1),
+            "worker": worker,
+            "expires_at": _expiry(store),
+        },
+    ).returning(leases.c.attempt, leases.c.crashes)
+    attempt, crashes = connection.execute(taken).one()
+    return Claim(trial_id, attempt, worker, crashes)
+
+
+def extend(store: Store, claim: Claim, images_seen: int, images_saved: int) -> bool:
+    """Tell the server that the worker lives, and how far it is; False if the lease is lost.
+
+    A checkpoint further on than any before shows that the trial does not always kill its worker.
+    """
+    has_progressed = leases.c.images_saved < images_saved
+    statement = (
+        leases.update()
+        .where(*ours(claim))
+        .values(
+            expires_at=_expiry(store),
+            images_seen=images_seen,
+            crashes=case((has_progressed, 0), else_=leases.c.crashes),
+            images_saved=func.greatest(leases.c.images_saved, images_saved),
+        )
+    )
+    with store.engine.begin() as connection:
+        return connection.execute(statement).rowcount == 1
+
+
+def give_up(claim: Claim) -> sqlalchemy.Update:
+    """The statement that ends a lease in order."""
+    return leases.update().where(*ours(claim)).values(expires_at=func.now(), worker=NOBODY)
+
+
+def abandon(store: Store, worker: str) -> None:
+    """End the leases of a worker that is known to have died, as if they had run out."""
+    with store.engine.begin() as connection:
+        connection.execute(
+            leases.update()
+            .where(leases.c.worker == worker, leases.c.expires_at > func.now())
+            .values(expires_at=func.now())
+        )
+
+
+@contextmanager
+def held(store: Store, claim: Claim) -> Iterator[None]:
+    """Nobody can take the trial over while this lasts. Raises LeaseLostError if somebody has.
+
+    Optuna's own writes carry no fence; those made in here do. Should this process freeze, the
+    server ends the transaction.
+    """
+    with store.engine.begin() as connection:
+        mine = select(leases.c.attempt).where(*ours(claim)).with_for_update()
+        if connection.execute(mine).first() is None:
+            raise LeaseLostError
+        yield
+
+
+def holds(store: Store, claim: Claim) -> bool:
+    """Whether the trial is still ours: nobody has taken it over since."""
+    with store.engine.connect() as connection:
+        return connection.execute(select(leases.c.attempt).where(*ours(claim))).first() is not None
+
+
+def ours(claim: Claim) -> tuple[Any, ...]:
+    """Condition on the lease table: the claim is the latest on its trial."""
+    return leases.c.trial_id == claim.trial_id, leases.c.attempt == claim.attempt
+
+
+def _expiry(store: Store) -> Any:
+    return func.now() + _seconds(store.lease_s)
+
+
+def _seconds(seconds: float) -> Any:
+    return literal(seconds) * text("interval '1 second'")

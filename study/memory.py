@@ -1,0 +1,42 @@
+"""Memory of the device that a trial trains on: what did not fit is not tried again."""
+
+import psutil
+import torch
+
+from objectives import training
+from objectives.objective import Outcome
+from study.job import Job
+
+MEMORY_KEY = "memory_bytes"  # attribute of a trial: the memory that was too small for it
+
+
+def total_bytes(device: torch.device) -> int:
+    """Memory of `device`: the GPU's own share of this process, or the machine's."""
+    if device.type == "cuda":
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        return int(torch.cuda.get_device_properties(device).total_memory * share)
+    return int(psutil.virtual_memory().total)
+
+
+def too_large(job: Job, batch_size: int) -> str | None:
+    """Why a batch need not be tried here: one as small did not fit into as much memory."""
+    mine = total_bytes(job.device)
+    for trial in job.study.get_trials(deepcopy=False):
+        attrs = trial.user_attrs
+        if attrs.get("outcome") != Outcome.OOM or attrs.get(MEMORY_KEY, 0) < mine:
+            continue
+        if batch_size >= trial.params.get("batch_size", batch_size + 1):
+            return (
+                f"batch size {batch_size} was not tried: {trial.params['batch_size']} did not fit "
+                f"into {attrs[MEMORY_KEY] / 2**30:.0f} GiB (trial {trial.number})"
+            )
+    return None
+
+
+def free(run: training.Run | None) -> None:
+    """Give back what a run holds on its device."""
+    if run is not None:
+        run.model.to("meta")
+        run.optimizer.state.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,61 @@
+"""Riding out an outage of the store: what fails for want of a server is tried again."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from models.errors import first_line
+from study.connections import is_outage
+from study.errors import StoreAwayError
+from study.stop import Stop
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 10.0
+
+_Result = TypeVar("_Result")
+
+log = logging.getLogger(__name__)
+
+
+class Patience:
+    """Tries again, with back-off and jitter, for up to `limit_s` or until a stop is asked for."""
+
+    def __init__(self, limit_s: float, stop: Stop) -> None:
+        self.limit_s = limit_s
+        self.stop = stop
+
+    def __call__(self, action: Callable[[], _Result]) -> _Result:
+        """The result of `action`, which must be repeatable.
+
+        Raises StoreAwayError when the store stays away, any other error of `action` at once.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_outage),
+            wait=tenacity.wait_random_exponential(FIRST_WAIT_S, LONGEST_WAIT_S),
+            stop=tenacity.stop_after_delay(self.limit_s)
+            | tenacity.stop_when_event_set(self.stop.event),
+            sleep=tenacity.sleep_using_event(self.stop.event),
+            before_sleep=_tell_once,
+        )
+        began_s = time.monotonic()
+        try:
+            result = retrying(action)
+        except tenacity.RetryError as error:
+            away_s = time.monotonic() - began_s
+            cause = error.last_attempt.exception()
+            raise StoreAwayError(
+                f"the store has been away for {away_s:.0f} s ({first_line(str(cause))}); trials "
+                "keep their checkpoints; run the same command again once it is back"
+            ) from cause
+        if retrying.statistics["attempt_number"] > 1:
+            log.info("the store is back after %.0f s", time.monotonic() - began_s)
+        return result
+
+
+def _tell_once(state: tenacity.RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        reason = first_line(str(state.outcome.exception()))
+        log.warning("the store is away (%s); trying again until it is back", reason)

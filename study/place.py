@@ -1,0 +1,81 @@
+"""What a place for checkpoints is; what goes wrong with one, told in time and no password."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import unquote
+
+from models.errors import BnvitError, first_line
+
+T = TypeVar("T")
+
+_PASSWORD = re.compile(r"(://[^:/@]*:)(.+)@")  # to the last @: an odd password may hold slashes
+
+
+class Place(Protocol):
+    """A study's files by trial, `trial-3`, where every node reaches them. Raises PlaceError."""
+
+    def names(self, trial: str) -> list[str]:
+        """The files of a trial; none if it has no folder. Some may be others' half-written ones."""
+
+    def put(self, trial: str, path: Path) -> None:
+        """Copy a file there under its own name, which never shows half of it."""
+
+    def get(self, trial: str, name: str, to: Path) -> Path:
+        """Copy a file into the folder `to`; returns where it lies."""
+
+    def delete(self, trial: str, name: str | None) -> None:
+        """Delete a file, or with None the whole trial; what is missing is deleted already."""
+
+    def delete_all(self) -> None:
+        """Delete all trials of the study."""
+
+
+class PlaceError(BnvitError):
+    """A place cannot be read or written at present; `where` is its URL without a password."""
+
+    def __init__(self, reason: str, where: str | None = None) -> None:
+        super().__init__(reason if where is None else f"{where} ({reason})")
+        self.reason = reason
+
+
+@contextmanager
+def errors_told(url: str) -> Iterator[None]:
+    """Turn any error, as each driver has its own, into a PlaceError without the URL's password."""
+    try:
+        yield
+    except Exception as error:
+        reason = first_line(str(error))
+        if not getattr(error, "strerror", None):  # what others say is often no more than a path
+            reason = f"{type(error).__name__}: {reason}"
+        for link in url.split("::"):
+            for _, password in _PASSWORD.findall(link):
+                for secret in (password, unquote(password)):
+                    reason = reason.replace(secret, "***")
+        raise PlaceError(reason, shown_place(url)) from None
+
+
+def shown_place(url: str) -> str:
+    """An fsspec URL with stars for its password."""
+    return _PASSWORD.sub(r"\1***@", url)
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """`call()`, or PlaceError after `seconds`; its thread is left behind then."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        raise PlaceError(f"no answer within {seconds:g} s") from None

@@ -1,0 +1,98 @@
+"""Our tables beside Optuna's: their definition, and how an older store is brought up to date."""
+
+import sqlalchemy
+from optuna.trial import TrialState
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Double,
+    Integer,
+    Text,
+    column,
+    func,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from study.errors import StorageError
+
+VERSION = 2  # of our tables
+
+metadata = sqlalchemy.MetaData(schema="bnvit")
+
+versions = sqlalchemy.Table("version", metadata, Column("version", Integer, primary_key=True))
+
+leases = sqlalchemy.Table(
+    "lease",
+    metadata,
+    Column("trial_id", BigInteger, primary_key=True),
+    Column("attempt", Integer, nullable=False),  # counts the claims of this trial
+    Column("crashes", Integer, nullable=False, default=0),  # in a row, without progress between
+    Column("worker", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),  # by the server's clock
+    Column("images_seen", BigInteger, nullable=False, default=0),  # progress, for the live table
+    Column("images_saved", BigInteger, nullable=False, server_default="0"),  # in a checkpoint
+)
+
+workers = sqlalchemy.Table(
+    "worker",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("versions", JSONB, nullable=False),
+    Column("clock_ahead_s", Double, nullable=False),  # of the server's clock
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Optuna's tables, as far as ours need them; the names are part of its versioned schema.
+trials = table(
+    "trials",
+    column("trial_id", Integer),
+    column("study_id", Integer),
+    column("number", Integer),
+    column("state", sqlalchemy.Enum(TrialState)),
+    column("datetime_start", DateTime),
+    column("datetime_complete", DateTime),
+)
+system_attributes = table(
+    "trial_system_attributes",
+    column("trial_id", Integer),
+    column("key", Text),
+    column("value_json", Text),
+)
+user_attributes = table(
+    "trial_user_attributes",
+    column("trial_id", Integer),
+    column("key", Text),
+    column("value_json", Text),
+)
+
+
+def prepare(connection: Connection) -> None:
+    """Make our tables, or add what an older version lacks; call it under a lock.
+
+    Raises StorageError where a newer version of bnvit-study has been here.
+    """
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS bnvit"))
+    metadata.create_all(connection)
+    found = connection.scalar(select(func.max(versions.c.version)))
+    if found == VERSION:
+        return
+    if found is not None and found > VERSION:
+        raise StorageError(
+            f"the store was written by a newer bnvit-study (schema {found}, this one knows "
+            f"{VERSION}); update bnvit-study on this node"
+        )
+    # Version 1 had the leases only, and did not say so.
+    connection.execute(
+        text("ALTER TABLE bnvit.lease ADD COLUMN IF NOT EXISTS images_saved bigint DEFAULT 0")
+    )
+    connection.execute(versions.delete())
+    connection.execute(versions.insert().values(version=VERSION))

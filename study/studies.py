@@ -1,0 +1,65 @@
+"""Studies in a store: found by name, stopped, listed."""
+
+import optuna
+
+from models.switches import nearest
+from study.errors import UnknownStudyError
+from study.overview import Overview, overview
+from study.storage import Store
+from study.tracking import StudyRuns
+
+STOP_KEY = "bnvit:stop"  # attribute of a study: workers finish their trials and leave
+VERSIONS_KEY = "bnvit:versions"  # attribute: of the packages that it was begun with
+CHECKPOINTS_KEY = "bnvit:checkpoints"  # attribute: where all nodes find checkpoints
+MLFLOW_KEY = "bnvit:mlflow"  # attribute: address of its MLflow server, without a password
+
+
+def find_study(store: Store, name: str) -> optuna.Study:
+    """The study called `name`; raises UnknownStudyError naming the nearest."""
+    names = optuna.get_all_study_names(store.storage)
+    if name not in names:
+        hint = nearest(name, names) if names else "; there are none yet"
+        raise UnknownStudyError(f"no study '{name}'{hint}")
+    return optuna.load_study(study_name=name, storage=store.storage)
+
+
+def show_study(store: Store, name: str) -> Overview:
+    """How the study called `name` stands; raises UnknownStudyError if it is not one of ours."""
+    seen = overview(store, find_study(store, name))
+    if seen is None:
+        raise UnknownStudyError(f"the study '{name}' was not made by bnvit-study")
+    return seen
+
+
+def all_overviews(store: Store) -> list[Overview]:
+    """Every study of ours in the store, by name."""
+    studies = (
+        find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage))
+    )
+    return [seen for study in studies if (seen := overview(store, study)) is not None]
+
+
+def pages(store: Store) -> list[tuple[str, int, str | None]]:
+    """Name, Optuna id and MLflow experiment id of every study, by name."""
+    studies = sorted(store.storage.get_all_studies(), key=lambda study: study.study_name)
+    return [
+        (study.study_name, study._study_id, study.user_attrs.get("mlflow_experiment_id"))
+        for study in studies
+    ]
+
+
+def runs_of(study: optuna.Study) -> StudyRuns | None:
+    """Where a study is recorded in MLflow; None if it never was."""
+    experiment = study.user_attrs.get("mlflow_experiment_id")
+    parent = study.user_attrs.get("mlflow_parent_run_id")
+    return StudyRuns(str(experiment), str(parent)) if experiment and parent else None
+
+
+def is_stopped(study: optuna.Study) -> bool:
+    """Whether workers were asked to leave the study."""
+    return bool(study.user_attrs.get(STOP_KEY))
+
+
+def set_stopped(study: optuna.Study, stopped: bool) -> None:
+    """Ask the study's workers to finish their trials and leave, or take that back."""
+    study.set_user_attr(STOP_KEY, stopped)

@@ -1,0 +1,94 @@
+"""Which configuration a trial gets, and from which trials that was inferred."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.search_space import START_POINTS
+from study.job import Job
+from study.samplers import sampler
+
+FIXED_PARAMS = "fixed_params"  # Optuna's attribute: values that its suggest_… will answer
+VISIBLE = "visible_trials"  # attribute of a trial: those that its suggestion was inferred from
+SUGGESTED_BY = "suggested_by"  # attribute of a trial: start, a sampler, or random
+
+log = logging.getLogger(__name__)
+
+
+def suggest(job: Job, trial_id: int) -> dict[str, float | int]:
+    """Values for a trial: those it has already, else the sampler's, made to last at once.
+
+    All values are kept by one write before the first is used, so that a suggestion which is
+    interrupted half-way is never mixed with another.
+    """
+    seen = job.study.get_trials(deepcopy=False)  # one look, for the sampler and for the record
+    trial = job.store.storage.get_trial(trial_id)
+    if not trial.params and not trial.system_attrs.get(FIXED_PARAMS):
+        _propose(job, trial, seen)
+    elif SUGGESTED_BY not in trial.user_attrs and trial.number < START_POINTS:
+        job.store.storage.set_trial_user_attr(trial_id, SUGGESTED_BY, "start")
+    return job.identity.space.suggest(optuna.trial.Trial(job.study, trial_id))
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers as text: 0-3,5."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+class _Snapshot(optuna.Study):
+    """A study as it was at one look: a sampler that looks twice sees the same."""
+
+    seen: list[FrozenTrial]
+
+    @classmethod
+    def of(cls, study: optuna.Study, seen: list[FrozenTrial]) -> "_Snapshot":
+        snapshot = cls.__new__(cls)
+        snapshot.__dict__.update(study.__dict__)
+        snapshot.seen = seen
+        return snapshot
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,  # noqa: ARG002  # Optuna's signature
+        states: Any = None,
+        use_cache: bool = False,  # noqa: ARG002
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self.seen if states is None or trial.state in states]
+
+
+def _propose(job: Job, trial: FrozenTrial, seen: list[FrozenTrial]) -> None:
+    snapshot = _Snapshot.of(job.study, seen)
+    snapshot.sampler = sampler(job.identity, trial.number)
+    asked = optuna.trial.Trial(snapshot, trial._trial_id)
+    relative = asked.relative_params
+    values = {
+        name: relative[name]
+        if name in relative
+        else snapshot.sampler.sample_independent(snapshot, trial, name, distribution)
+        for name, distribution in job.identity.space.distributions().items()
+    }
+    storage = job.store.storage
+    storage.set_trial_user_attr(trial._trial_id, VISIBLE, _visible(seen))
+    by = job.identity.sampler if relative else "random"
+    storage.set_trial_user_attr(trial._trial_id, SUGGESTED_BY, by)
+    storage.set_trial_system_attr(trial._trial_id, FIXED_PARAMS, values)
+
+
+def _visible(seen: list[FrozenTrial]) -> dict[str, str]:
+    """Numbers of the trials that a sampler learns from, by what they could tell."""
+    finished = (TrialState.COMPLETE, TrialState.PRUNED)
+    return {
+        "finished": ranges(trial.number for trial in seen if trial.state in finished),
+        "running": ranges(
+            trial.number for trial in seen if trial.state == TrialState.RUNNING and trial.params
+        ),
+    }

@@ -1,0 +1,104 @@
+"""What surrounds a worker while it works: its sign of life, its spool, its patience."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+import torch
+from sqlalchemy import func, select
+
+from study.attempt import Hands
+from study.beat import Beat, Worker
+from study.best import is_best
+from study.environment import device_label, versions
+from study.patience import Patience
+from study.replay import Replayer, sync
+from study.settings import Settings
+from study.spool import Spool
+from study.stop import Stop
+from study.storage import Store, tracking_uri
+
+FLUSH_S = 30.0  # for MLflow to take what it has not got yet, at the end
+STOPPED_FLUSH_S = 3.0  # the same where a stop was asked for
+MOST_SKEW_S = 5.0  # of a clock, before it is worth a word
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def workplace(
+    store: Store, settings: Settings, device: torch.device, stop: Stop, name: str | None = None
+) -> Iterator[Hands]:
+    """Sign on at the store, and sign off at the end."""
+    worker = introduce(store, device, name)
+    with ExitStack() as stack:
+        spool = stack.enter_context(recording(store, settings, worker.name, stop))
+        beat = stack.enter_context(Beat(store, worker))
+        yield Hands(beat, Patience(settings.store_patience_s, stop), stop, spool)
+
+
+def introduce(store: Store, device: torch.device, name: str | None) -> Worker:
+    """Who this process is, as others are told; warns of a clock that is far off."""
+    node = socket.gethostname()
+    ahead_s = clock_ahead_s(store)
+    if abs(ahead_s) > MOST_SKEW_S:
+        log.warning(
+            "this node's clock is %.0f s %s the store's; leases go by the store's, times of "
+            "events may look odd; set the clock (NTP)",
+            abs(ahead_s),
+            "ahead of" if ahead_s > 0 else "behind",
+        )
+    return Worker(
+        name=name or worker_name(),
+        node=node,
+        pid=os.getpid(),
+        device=device_label(device),
+        versions=versions(),
+        clock_ahead_s=round(ahead_s, 3),
+    )
+
+
+def worker_name() -> str:
+    """A name for a worker of this process: node, process, and something unique."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
+
+
+def clock_ahead_s(store: Store) -> float:
+    """How far this node's clock is ahead of the store's server, in seconds."""
+    with store.engine.connect() as connection:
+        connection.execute(select(1))  # connected, so that the next is quick
+        theirs: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return (datetime.now(UTC) - theirs).total_seconds()
+
+
+@contextmanager
+def recording(store: Store, settings: Settings, name: str, stop: Stop) -> Iterator[Spool | None]:
+    """A spool that is replayed to MLflow in the background, and as far as it goes at the end.
+
+    None where tracking is off. What dead workers of this node left behind is passed on as well.
+    """
+    if settings.is_tracking_off:
+        yield None
+        return
+    uri = tracking_uri(settings.mlflow_uri, store)
+    with (
+        Spool(settings.spool_dir, name) as spool,
+        Replayer(spool, store, uri, partial(is_best, store)) as replayer,
+    ):
+        try:
+            yield spool
+        finally:
+            if not replayer.flush(STOPPED_FLUSH_S if stop.requested else FLUSH_S):
+                log.warning(
+                    "MLflow has not got %d records yet; they wait in %s: 'bnvit-study sync' on "
+                    "this node, or the next worker, passes them on",
+                    replayer.waiting,
+                    settings.spool_dir,
+                )
+            elif not stop.requested:
+                sync(settings.spool_dir, store, uri, partial(is_best, store))
