@@ -1,5 +1,6 @@
 """What each line of a spool does to MLflow, whoever replays it and however often."""
 
+import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,27 +9,20 @@ from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy import select
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy import column, select, table
 
-from models.errors import first_line
-from study.errors import TrackingError
+from study.identity import UUID_KEY
 from study.schema import leases, trials
-from study.spool import Entry, Spool
 from study.spool_line import Line
 from study.storage import Store
-from study.tracking import TrackingOutageError
 
 # Advisory locks. Where both are held, the trial's comes first.
 REPLAY_LOCK = 7_231_300_000_000  # plus a trial's id: its one replayer. As it is: of parent runs
 WEIGHTS_LOCK = 7_231_200_000  # plus a study's id: who changes which trial's weights are kept
 
-# Errors that pass. OSError: of the spool's own disk.
-OUTAGES = (
-    TrackingOutageError,
-    SQLAlchemyError,
-    optuna.exceptions.StorageInternalError,
-    OSError,
+# Optuna's, as far as replays need it.
+_study_attributes = table(
+    "study_user_attributes", column("study_id"), column("key"), column("value_json")
 )
 
 log = logging.getLogger(__name__)
@@ -61,6 +55,7 @@ class Applier:
         self._tracker = MlflowTracker(uri)
         self._is_best = is_best
         self._waits = waits
+        self._placed: set[str] = set()  # studies that MLflow has where their lines say
         self._run_ids: dict[str, str] = {}  # of the trial that was last asked for
 
     def disconnect(self) -> None:
@@ -74,6 +69,7 @@ class Applier:
         other error: it will never do.
         """
         if line.op == "close_study":
+            self._check_place(line)
             with self._store.locked(REPLAY_LOCK):
                 self._tracker.close_study(line.runs, bool(line.data["finished"]), line.at_ms)
             return
@@ -91,6 +87,7 @@ class Applier:
 
     def _apply(self, line: Line, standing: _Standing, folder: Path) -> None:
         trials = self._tracker.trials
+        self._check_place(line)
         match line.op:
             case "open":
                 assert line.attempt is not None
@@ -122,6 +119,12 @@ class Applier:
                 self._tracker.drop_others(line.runs, line.label.key)
         _discard_weights(line, folder)
 
+    def _check_place(self, line: Line) -> None:
+        """Raises TrackingError where MLflow was emptied and gave the experiment's id to others."""
+        if line.study_uuid not in self._placed:
+            self._tracker.check_study(line.runs, line.study_uuid)
+            self._placed.add(line.study_uuid)
+
     def _run_id(self, line: Line) -> str:
         key = line.label.key
         if key not in self._run_ids or line.op == "close":  # a look for doubles at the end
@@ -140,48 +143,14 @@ class Applier:
         query = (
             select(trials.c.study_id, leases.c.attempt, trials.c.state)
             .join(leases, leases.c.trial_id == trials.c.trial_id)
+            .join(_study_attributes, _study_attributes.c.study_id == trials.c.study_id)
             .where(trials.c.trial_id == line.trial_id)
+            .where(_study_attributes.c.key == UUID_KEY)
+            .where(_study_attributes.c.value_json == json.dumps(line.study_uuid))
         )
         with self._store.engine.connect() as connection:
             row = connection.execute(query).first()
         return None if row is None else _Standing(*row)
-
-
-def connected(store: Store, uri: str, is_best: Callable[[Line], bool], waits: bool) -> Applier:
-    """An applier that has reached MLflow; raises TrackingOutageError where it cannot."""
-    try:
-        return Applier(store, uri, is_best, waits)
-    except TrackingError as error:  # no line's fault, so none is set aside for it
-        raise TrackingOutageError(str(error)) from error
-
-
-def settle(spool: Spool, entry: Entry, applier: Applier) -> bool:
-    """Replay the head of `spool`, or set it aside (False) if that will never succeed."""
-    line = entry.line
-    if line is None:
-        path = spool.set_aside(entry)
-        log.warning(
-            "spool %s, line %d cannot be read; set aside in %s", spool.path, entry.number, path
-        )
-        return False
-    try:
-        applier.apply(line, spool.folder)
-    except Exception as error:
-        if isinstance(error, (NotYetError, *OUTAGES)) and not isinstance(error, DataError):
-            raise
-        path = spool.set_aside(entry)
-        log.warning(
-            "%s: '%s' of study '%s', trial %s is not recorded; set aside in %s",
-            first_line(str(error)) or type(error).__name__,
-            line.op,
-            line.study,
-            "-" if line.number is None else line.number,
-            path,
-        )
-        log.debug("trace", exc_info=error)
-        return False
-    spool.done(entry)
-    return True
 
 
 def _weights_path(line: Line, folder: Path) -> Path:

@@ -39,7 +39,10 @@ def ours(names: Iterable[str]) -> list[str]:
 
 def newest_first(folder: Path) -> list[Path]:
     """The files of one trial; none if there is no such folder."""
-    found = [folder / name for name in ours(path.name for path in folder.glob("*"))]
+    try:
+        found = [folder / name for name in ours(path.name for path in folder.iterdir())]
+    except FileNotFoundError:  # a glob would miss it if the folder is deleted meanwhile
+        return []
     return sorted(found, key=lambda path: (images_seen(path.name), _mtime_s(path)), reverse=True)
 
 

@@ -72,10 +72,12 @@ class Checkpoints:
         """Delete the states of a trial that has ended; the copies a little later."""
         trial = _trial(number)
         shutil.rmtree(self.folder / trial, ignore_errors=True)
-        for rest in self.folder.glob(f"{trial}.*"):  # of killed workers
-            shutil.rmtree(rest, ignore_errors=True)
-            with suppress(OSError):
-                rest.unlink(missing_ok=True)
+        with suppress(OSError):
+            for rest in self.folder.glob(f"{trial}.*"):  # of killed workers
+                if rest.is_dir():
+                    shutil.rmtree(rest, ignore_errors=True)
+                else:
+                    rest.unlink(missing_ok=True)
         if self._mirror is not None:
             self._mirror.delete(trial)
 

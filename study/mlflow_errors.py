@@ -35,7 +35,7 @@ def errors_told() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, _MISTAKES) and not isinstance(error, OSError):
             raise
-        reason = _without_passwords(" ".join(str(error).split()))[:300] or type(error).__name__
+        reason = _reason(error)
         if passes(error):
             raise TrackingOutageError(f"MLflow is away or out of order: {reason}") from error
         raise TrackingError(f"MLflow refused: {reason}") from error
@@ -59,5 +59,11 @@ def _is_passing(status: int) -> bool:
     return status in _PASSING_STATUSES or (status >= 500 and status != _NOT_IMPLEMENTED)
 
 
-def _without_passwords(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+def _reason(error: Exception) -> str:
+    """One line, without passwords; of a request that never got through, what the system said."""
+    first: BaseException = error
+    while first.__context__ is not None:
+        first = first.__context__
+    told = str(first) if isinstance(first, OSError) and str(first) else str(error)
+    told = re.sub(r"//[^/@\s]*@", "//***@", " ".join(told.split()))
+    return told[:300] or type(error).__name__

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag, ViewType
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from study.tracking import StudyRuns, TrialRecord
@@ -16,6 +18,7 @@ WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_TAG = "has_weights"
 ACCURACY = "val_accuracy"
 READERS = 8  # threads that read curves
+UPLOAD_BYTES_PER_S = 5_000_000  # the slowest that is waited for
 
 
 def search(client: MlflowClient, experiment_id: str, query: str = "") -> list[Run]:
@@ -45,7 +48,7 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> Non
 def keep_weights(client: MlflowClient, run_id: str, path: Path) -> None:
     """Upload `path` under the name that weights have, tagged first so that none goes unseen."""
     client.set_tag(run_id, WEIGHTS_TAG, "true")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _time_for(path.stat().st_size):
         named = Path(folder) / WEIGHTS_FILE
         named.symlink_to(path.absolute())
         client.log_artifact(run_id, str(named))
@@ -87,6 +90,17 @@ def _record(client: MlflowClient, number: int, runs: list[Run]) -> TrialRecord:
         val_accuracy=dict(sorted(values.items())),
         other_run_ids=tuple(str(other.info.run_id) for other in others),
     )
+
+
+@contextmanager
+def _time_for(size_bytes: int) -> Iterator[None]:
+    """A server answers an upload when it has passed it on; MLflow has one limit for all calls."""
+    usual_s = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(usual_s + size_bytes // UPLOAD_BYTES_PER_S)
+    try:
+        yield
+    finally:
+        MLFLOW_HTTP_REQUEST_TIMEOUT.set(usual_s)
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

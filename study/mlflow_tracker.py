@@ -26,7 +26,7 @@ from study.errors import TrackingError
 from study.mlflow_errors import errors_told
 from study.mlflow_trials import MlflowTrials
 from study.settings import is_server
-from study.tracking import NullTracker, StudyRuns, TrialRecord
+from study.tracking import NullTracker, StudyRuns, TrackingOutageError, TrialRecord
 
 AS_OF_TAG = "as_of_ms"  # of a parent run: when its status was told
 # Opens MLflow's pages for training runs; by default it opens those for language models.
@@ -71,6 +71,21 @@ class MlflowTracker(NullTracker):
             mlflow_runs.set_tags(self.client, run_id, {AS_OF_TAG: str(_now_ms())})
             self.client.update_run(run_id, status="RUNNING")
         return StudyRuns(experiment_id, run_id)
+
+    def check_study(self, runs: StudyRuns, uuid: str) -> None:
+        """Raises TrackingError where the experiment is not the study's.
+
+        Not to be let in at all is an outage: it is said of this node, and may be mended.
+        """
+        try:
+            with errors_told():
+                experiment = self.client.get_experiment(runs.experiment_id)
+        except TrackingError as error:
+            if getattr(error.__cause__, "error_code", None) == "PERMISSION_DENIED":
+                raise TrackingOutageError(str(error)) from error
+            raise
+        if experiment.tags.get("study_uuid") != uuid:
+            raise TrackingError(f"MLflow's experiment {runs.experiment_id} is another study's")
 
     def drop_others(self, runs: StudyRuns | None, keep_trial_key: str | None) -> None:
         """Delete the weights of all trials of the study but one."""

@@ -13,7 +13,8 @@ from models.errors import BnvitError, first_line
 
 T = TypeVar("T")
 
-_PASSWORD = re.compile(r"(://[^:/@]*:)(.+)@")  # to the last @: an odd password may hold slashes
+# To the last @, as an odd password may hold slashes; also of what is no URL for want of a scheme.
+_PASSWORD = re.compile(r"((?:^|://)[^:/@]*:)(?!//)(.+)@")
 
 
 class Place(Protocol):

@@ -1,5 +1,6 @@
 """Replaying spools: in order, as often as it takes, and never in training's way."""
 
+import hashlib
 import logging
 import random
 import threading
@@ -10,10 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from sqlalchemy import URL, make_url
+
 from models.errors import first_line
-from study.applier import OUTAGES, Applier, NotYetError, connected, settle
+from study.applier import Applier, NotYetError
 from study.settings import TRACKING_OFF
-from study.spool import Entry, Spool, left_behind
+from study.settling import OUTAGES, connected, settle
+from study.spool import Spool, left_behind
 from study.spool_line import Line
 from study.storage import Store
 
@@ -78,16 +82,16 @@ class Replayer:
 
     def _run(self) -> None:
         while not self._closed:
-            entry = self._spool.head()
-            if entry is None:
-                self._pause(LONGEST_WAIT_S, lambda: self.waiting > 0)
-            else:
-                self._try(entry)
+            self._step()
         if self._applier is not None:
             self._applier.disconnect()
 
-    def _try(self, entry: Entry) -> None:
+    def _step(self) -> None:
         try:
+            entry = self._spool.head()
+            if entry is None:
+                self._pause(LONGEST_WAIT_S, lambda: self.waiting > 0)
+                return
             self._applier = self._applier or self._connect()
             settle(self._spool, entry, self._applier)
         except NotYetError:
@@ -124,6 +128,15 @@ class Replayer:
             self._spool.changed.wait_for(lambda: self._closed or wakes(), seconds)
 
 
+def spool_folder(root: Path, store: Store, uri: str) -> Path:
+    """Where below `root` the spools for one store and one MLflow lie.
+
+    Their lines carry ids that both have given out: elsewhere these mean something else.
+    """
+    told = f"{_without_user(store.optuna_url)} {_without_user(uri)}"
+    return root / hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
+
+
 @dataclass(frozen=True)
 class SyncReport:
     """What became of the lines in spools that were left behind."""
@@ -157,3 +170,8 @@ def sync(folder: Path, store: Store, uri: str, is_best: Callable[[Line], bool]) 
     if applier is not None:
         applier.disconnect()
     return SyncReport(counts[True], left, counts[False], files)
+
+
+def _without_user(place: str) -> str:
+    url = make_url(place)
+    return URL.create(url.get_backend_name(), None, None, *url[3:]).render_as_string()

@@ -50,7 +50,7 @@ def model_rows(dataset_name: str, settings: Settings) -> list[ModelRow]:
 
 def models_table(rows: list[ModelRow]) -> Table:
     """The models for people."""
-    table = _table("model", "normalisation")
+    table = plain_table("model", "normalisation")
     for heading in ("dim", "heads", "depth", "parameters", "mult.-adds", "executed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
@@ -69,7 +69,7 @@ def models_table(rows: list[ModelRow]) -> Table:
 
 def studies_table(studies: list[Overview]) -> Table:
     """The studies for people."""
-    table = _table("study", "model", "data")
+    table = plain_table("study", "model", "data")
     for heading in ("trials", "best val. accuracy", "epochs' worth"):
         table.add_column(heading, justify="right")
     for seen in studies:
@@ -91,7 +91,8 @@ def _shape(dataset_name: str, settings: Settings) -> ImageShape:
     return load_search_data(dataset(dataset_name, settings.data_dir)).shape
 
 
-def _table(*left_headings: str) -> Table:
+def plain_table(*left_headings: str) -> Table:
+    """A table without lines; more columns can be added."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for heading in left_headings:
         table.add_column(heading, no_wrap=True)

@@ -1,7 +1,9 @@
 """A network that can be broken: forwards TCP to a port of this machine, as a process of its own.
 
 Run as `network.py PORT`; prints the port that it listens on. Takes the commands freeze, drop, thaw
-and cut, XX Knows the standard library only, so that it starts at once.
+and cut, one a line, on standard input and answers each with `done` when it has taken effect. Ends
+with its input, or with an error where a command fails. Knows the standard library only, so that it
+starts at once.
 """
 
 import asyncio

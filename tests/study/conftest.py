@@ -3,15 +3,24 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import optuna
 import pytest
+from sqlalchemy import func, text
 
+from study.docket import Docket
+from study.leases import Claim
 from study.mlflow_tracker import MlflowTracker
 from study.request import Request
+from study.schema import leases
 from study.service import Session, open_session
 from study.settings import Settings
 from study.stop import Stop
 from study.storage import Store, open_store
+from study.worker import Limits, work
+from study.workplace import workplace
 from tests.conftest import SUBSET, TINY, new_data_dir
 
 
@@ -29,10 +38,35 @@ def settings(shared_dir: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def store(settings: Settings) -> Iterator[Store]:
-    """An open store; it keeps the server alive for the whole session."""
+    """An open store; it keeps the server alive for the whole session.
+
+    Its leases are short, so that a server which has only just started is soon settled.
+    """
     with open_store(settings) as opened:
-        yield opened
+        yield replace(opened, lease_s=2.0)
         MlflowTracker(opened.mlflow_url).disconnect()  # for all clients: MLflow shares its engine
+
+
+@pytest.fixture
+def study(store: Store) -> optuna.Study:
+    """An empty study of Optuna's."""
+    return optuna.create_study(study_name=str(uuid4()), storage=store.storage)
+
+
+def lease_of(store: Store, claim: Claim) -> dict[str, Any]:
+    """The row of the claim's trial in the table of leases."""
+    with store.engine.connect() as connection:
+        query = leases.select().where(leases.c.trial_id == claim.trial_id)
+        return dict(connection.execute(query).mappings().one())
+
+
+def end_lease(store: Store, claim: Claim) -> None:
+    """Let the lease on the claim's trial run out, and the server be settled."""
+    with store.engine.begin() as connection:
+        past = func.now() - text("interval '1 hour'")
+        connection.execute(
+            leases.update().where(leases.c.trial_id == claim.trial_id).values(expires_at=past)
+        )
 
 
 @pytest.fixture
@@ -44,6 +78,18 @@ def small(request: pytest.FixtureRequest) -> Request:
     )
 
 
+def train(session: Session, stop: Stop | None = None) -> None:
+    """Train a session's study in this process, as a worker does, and tidy up as `run` does."""
+    stop = stop or Stop()
+    with workplace(session.store, session.settings, session.device, stop) as hands:
+        docket = Docket(session.store, session.settings, session.device, [session.study.study_name])
+        try:
+            work(docket, hands, Limits())
+        finally:
+            docket.close()
+        session.close(hands.spool)
+
+
 @pytest.fixture
 def search(settings: Settings) -> Callable[[Request], Session]:
     """Run a study to its end; returns its session, closed, for questions to the store."""
@@ -51,7 +97,7 @@ def search(settings: Settings) -> Callable[[Request], Session]:
     def run(request: Request, **changes: object) -> Session:
         asked = replace(request, **changes)  # type: ignore[arg-type]
         with open_session(asked, settings, lambda _: None) as session:
-            session.work(Stop())
+            train(session)
         return session
 
     return run

@@ -27,12 +27,15 @@ from study.checkpoints import Checkpoints
 from study.errors import IdentityError, TrackingError, WorkerError
 from study.overview import Overview, overview
 from study.progress import trials_table
+from study.recorder import TrialRecorder
 from study.request import Request
 from study.service import Session
 from study.settings import Settings
 from study.stop import Stop
 from study.storage import Store
+from study.studies import show_study
 from tests.conftest import SUBSET
+from tests.study.conftest import train
 
 Search = Callable[..., Session]
 
@@ -52,7 +55,7 @@ METRICS = {
 
 
 def seen_in(store: Store, request: Request) -> Overview:
-    return service.show_study(store, request.study_name)
+    return show_study(store, request.study_name)
 
 
 def mlflow_runs(store: Store, seen: Overview) -> list[Run]:
@@ -176,15 +179,22 @@ def test_a_smaller_total_withdraws_slots_that_nobody_has_claimed(
 
 
 def test_an_interrupted_trial_goes_on_from_its_slot_with_the_same_numbers(
-    store: Store, small: Request, settings: Settings, search: Search
+    store: Store,
+    small: Request,
+    settings: Settings,
+    search: Search,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = replace(small, trials=1, epochs=4)
     reference = replace(one, study=f"{one.study}-undisturbed")
     search(reference)
     stop = Stop()
-    with service.open_session(one, settings, lambda _: None) as session:
-        _stop_at_rung(session, stop, 1)
-        session.work(stop)
+    with (
+        monkeypatch.context() as patch,
+        service.open_session(one, settings, lambda _: None) as session,
+    ):
+        _stop_at_rung(patch, stop, 1)
+        train(session, stop)
     interrupted = seen_in(store, one).trials[0]
     assert (interrupted.outcome, interrupted.state) == ("waiting", "WAITING")
     assert len(interrupted.rungs) == 1
@@ -198,18 +208,17 @@ def test_an_interrupted_trial_goes_on_from_its_slot_with_the_same_numbers(
     assert not list(settings.data_dir.glob(f"checkpoints/{seen_in(store, one).uuid}/*"))
 
 
-def _stop_at_rung(session: Session, stop: Stop, rungs: int) -> None:
-    """Ask for a stop once the tracker has seen so many rungs."""
-    tracker = session.job.tracker
-    log_rung, seen = tracker.log_rung, [0]
+def _stop_at_rung(patch: pytest.MonkeyPatch, stop: Stop, rungs: int) -> None:
+    """Ask for a stop once so many rungs have been recorded."""
+    record, seen = TrialRecorder.rung, [0]
 
-    def counted(run_id: str | None, metrics: RungMetrics) -> None:
-        log_rung(run_id, metrics)
+    def counted(recorder: TrialRecorder, metrics: RungMetrics) -> None:
+        record(recorder, metrics)
         seen[0] += 1
         if seen[0] == rungs:
             stop.request(2)
 
-    tracker.log_rung = counted  # type: ignore[method-assign]
+    patch.setattr(TrialRecorder, "rung", counted)
 
 
 def _curve(store: Store, request: Request) -> list[tuple[int, float, float]]:
@@ -287,7 +296,7 @@ def test_an_interruption_that_became_an_error_fails_no_trial(
         pytest.raises(KeyboardInterrupt),
         service.open_session(small, settings, lambda _: None) as session,
     ):
-        session.work(stop)
+        train(session, stop)
     assert seen_in(store, small).outcomes == {"waiting": 4}
 
 

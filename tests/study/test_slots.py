@@ -1,37 +1,39 @@
-"""Slots, claims and leases on real Postgres."""
+"""Slots and claims on real Postgres."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
+from dataclasses import replace
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
-from study import slots
-from study.slots import Claim, leases
+from study import leases, slots
+from study.errors import StorageError
+from study.leases import Claim, LeaseLostError
+from study.schema import leases as lease_table
+from study.schema import prepare, versions
 from study.storage import Store
+from tests.study.conftest import end_lease, lease_of
 
-
-@pytest.fixture
-def study(store: Store) -> optuna.Study:
-    return optuna.create_study(study_name=str(uuid4()), storage=store.storage)
-
-
-@pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that end at once."""
-    monkeypatch.setattr(slots, "LEASE_S", 0)
+GONE = 1e-6  # seconds: a lease that has run out when the next statement looks
 
 
 def states(study: optuna.Study) -> list[str]:
     return [trial.state.name for trial in study.get_trials(deepcopy=False)]
 
 
+def claimed(store: Store, study: optuna.Study, worker: str) -> Claim:
+    claim = slots.claim(store, study, worker)
+    assert claim is not None
+    return claim
+
+
 def test_slots_are_made_once_with_their_start_values(store: Store, study: optuna.Study) -> None:
     starts = [{"lr": 0.1}, {"lr": 0.2}]
-    for _ in range(2):
-        slots.fill(store, study, starts, 3)
+    assert slots.fill(store, study, starts, 3) == 3
+    assert slots.fill(store, study, starts, 3) == 0
     trials = study.get_trials()
     assert states(study) == ["WAITING"] * 3
     fixed = [trial.system_attrs["fixed_params"] for trial in trials]
@@ -42,6 +44,37 @@ def test_many_fillers_make_exactly_the_slots_asked_for(store: Store, study: optu
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: slots.fill(store, study, [], 20), range(4)))
     assert len(study.get_trials()) == 20
+    assert [trial.number for trial in study.get_trials()] == list(range(20))
+
+
+def test_a_filler_whose_connection_is_cut_in_its_middle_has_made_nothing(
+    store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "_make", lambda connection, *_: _cut(store, connection))
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            slots.fill(store, study, [], 3)
+    assert states(study) == []
+    slots.fill(store, study, [], 3)
+    assert states(study) == ["WAITING"] * 3
+
+
+def _cut(store: Store, connection: sqlalchemy.Connection) -> None:
+    """End the connection from the server's side, as an administrator or a failover does."""
+    pid = connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()"))
+    with store.engine.connect() as other:
+        other.execute(sqlalchemy.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    connection.execute(sqlalchemy.text("SELECT 1"))
+
+
+def test_a_large_study_makes_its_slots_as_they_are_claimed(
+    store: Store, study: optuna.Study
+) -> None:
+    assert slots.fill(store, study, [], 1000) == slots.MOST_WAITING
+    for _ in range(3):
+        claimed(store, study, "a")
+    assert slots.fill(store, study, []) == 3
+    assert slots.remaining(store, study) == 1000
 
 
 def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Study) -> None:
@@ -59,56 +92,138 @@ def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Stud
     assert len({claim.trial_id for claim in claims}) == len(claims) == 12
     assert {claim.attempt for claim in claims} == {1}
     assert states(study) == ["RUNNING"] * 12
+    started = [trial.datetime_start for trial in study.get_trials()]
+    assert all(started)
 
 
 def test_a_live_lease_keeps_others_away(store: Store, study: optuna.Study) -> None:
     slots.fill(store, study, [], 1)
-    assert slots.claim(store, study, "a") is not None
+    claimed(store, study, "a")
     assert slots.claim(store, study, "b") is None
 
 
-@pytest.mark.usefixtures("short_lease")
+def test_a_claim_that_dies_in_its_middle_leaves_the_slot_as_it_was(
+    store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots.fill(store, study, [], 1)
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "take", die)
+        with pytest.raises(SystemExit):
+            slots.claim(store, study, "a")
+    assert states(study) == ["WAITING"]
+    assert claimed(store, study, "b").attempt == 1
+
+
 def test_an_expired_lease_is_taken_over_and_its_holder_knows(
     store: Store, study: optuna.Study
 ) -> None:
     slots.fill(store, study, [], 1)
-    first = slots.claim(store, study, "a")
-    second = slots.claim(store, study, "b")
-    assert first is not None
-    assert second is not None
-    assert (second.trial_id, second.attempt) == (first.trial_id, 2)
-    assert not slots.holds(store, first)
-    assert slots.holds(store, second)
-    assert _lease(store, second)["crashes"] == 1
+    first = claimed(store, study, "a")
+    started = study.get_trials()[0].datetime_start
+    assert slots.claim(store, study, "b") is None
+    end_lease(store, first)
+    second = claimed(store, study, "b")
+    assert (second.trial_id, second.attempt, second.crashes) == (first.trial_id, 2, 1)
+    assert study.get_trials()[0].datetime_start == started
+    assert not leases.holds(store, first)
+    assert leases.holds(store, second)
+    assert not leases.extend(store, first, 1, 0)
+    with pytest.raises(LeaseLostError), leases.held(store, first):
+        pytest.fail("held what was lost")
     slots.release(store, first)  # too late: the trial is another's
     assert states(study) == ["RUNNING"]
 
 
-def test_a_worker_that_died_between_lease_and_flip_leaves_a_claimable_slot(
-    store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+def test_one_who_was_cut_off_itself_takes_nothing_over(store: Store, study: optuna.Study) -> None:
+    slots.fill(store, study, [], 2)
+    end_lease(store, claimed(store, study, "a"))
+    waiting = slots.claim(store, study, "b", take_over=False)
+    assert waiting is not None
+    assert waiting.attempt == 1
+    assert slots.claim(store, study, "b", take_over=False) is None
+    assert slots.claim(store, study, "b") is not None
+
+
+def test_a_server_that_has_just_started_gives_nobodys_trial_away(
+    store: Store, study: optuna.Study
 ) -> None:
     slots.fill(store, study, [], 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(slots, "LEASE_S", 0)
-        patch.setattr(store.storage, "set_trial_state_values", lambda *_: _die())
-        with pytest.raises(SystemExit):
-            slots.claim(store, study, "a")
-    assert states(study) == ["WAITING"]
-    claim = slots.claim(store, study, "b")
-    assert claim is not None
-    assert claim.attempt == 2
+    end_lease(store, claimed(store, study, "a"))
+    year_s = 365.0 * 24 * 3600
+    assert slots.claim(replace(store, lease_s=year_s), study, "b") is None
+    assert slots.claim(replace(store, lease_s=GONE), study, "b") is not None
 
 
-def _die() -> None:
-    raise SystemExit
+def test_a_trial_that_is_held_for_a_write_cannot_be_taken_over(
+    store: Store, study: optuna.Study
+) -> None:
+    slots.fill(store, study, [], 1)
+    claim = claimed(store, study, "a")
+    end_lease(store, claim)
+    with leases.held(store, claim):
+        assert slots.claim(store, study, "b") is None
+    assert slots.claim(store, study, "b") is not None
+
+
+def test_a_lease_that_ran_out_unnoticed_is_simply_extended(
+    store: Store, study: optuna.Study
+) -> None:
+    slots.fill(store, study, [], 1)
+    claim = claimed(store, study, "a")
+    end_lease(store, claim)
+    assert leases.extend(store, claim, 5, 0)
+    assert slots.claim(store, study, "b") is None
+
+
+def test_leases_of_a_worker_known_to_be_dead_end_at_once(store: Store, study: optuna.Study) -> None:
+    slots.fill(store, study, [], 2)
+    lost, kept = claimed(store, study, "dead"), claimed(store, study, "alive")
+    leases.abandon(store, "dead")
+    assert claimed(store, study, "b").trial_id == lost.trial_id
+    assert slots.claim(store, study, "b") is None
+    assert leases.holds(store, kept)
+
+
+def test_a_trial_that_kills_three_workers_in_a_row_is_hopeless(
+    store: Store, study: optuna.Study
+) -> None:
+    slots.fill(store, study, [], 1)
+    claim = claimed(store, study, "a")
+    for crashes in (1, 2):
+        end_lease(store, claim)
+        claim = claimed(store, study, "b")
+        assert (claim.crashes, claim.is_hopeless) == (crashes, False)
+        assert slots.claim_hopeless(store, study, "run") is None
+    end_lease(store, claim)
+    last = slots.claim_hopeless(store, study, "run")
+    assert last is not None
+    assert last.is_hopeless
+
+
+def test_progress_between_crashes_shows_that_a_trial_is_not_to_blame(
+    store: Store, study: optuna.Study
+) -> None:
+    slots.fill(store, study, [], 1)
+    claim = claimed(store, study, "a")
+    for images_saved in (100, 200, 300, 400):
+        assert leases.extend(store, claim, images_saved + 10, images_saved)
+        end_lease(store, claim)
+        claim = claimed(store, study, "b")
+        assert claim.crashes == 1
+    assert leases.extend(store, claim, 410, 400)  # no further than before
+    end_lease(store, claim)
+    assert claimed(store, study, "c").crashes == 2
 
 
 def test_a_released_trial_waits_with_its_parameters_and_rungs(
     store: Store, study: optuna.Study
 ) -> None:
     slots.fill(store, study, [], 1)
-    claim = slots.claim(store, study, "a")
-    assert claim is not None
+    claim = claimed(store, study, "a")
     study.get_trials()
     trial = optuna.trial.Trial(study, claim.trial_id)
     lr = trial.suggest_float("lr", 0, 1)
@@ -120,56 +235,62 @@ def test_a_released_trial_waits_with_its_parameters_and_rungs(
         {"lr": lr},
         {10: 0.5},
     )
-    again = slots.claim(store, study, "b")
-    assert again is not None
-    lease = _lease(store, again)
-    assert (lease["attempt"], lease["crashes"]) == (2, 0)
+    again = claimed(store, study, "b")
+    assert (again.attempt, again.crashes) == (2, 0)
 
 
 def test_a_finished_trial_is_never_claimed(store: Store, study: optuna.Study) -> None:
     slots.fill(store, study, [], 1)
-    claim = slots.claim(store, study, "a")
-    assert claim is not None
+    claim = claimed(store, study, "a")
     study.tell(0, 1.0)
-    with store.engine.begin() as connection:  # as if the lease had run out
-        connection.execute(leases.delete().where(leases.c.trial_id == claim.trial_id))
+    end_lease(store, claim)
     assert slots.claim(store, study, "b") is None
 
 
-def test_the_beat_extends_the_lease_and_tells_the_progress(
-    store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slots, "BEAT_S", 0.05)
+def test_the_lease_tells_the_progress(store: Store, study: optuna.Study) -> None:
     slots.fill(store, study, [], 1)
-    claim = slots.claim(store, study, "a")
-    assert claim is not None
-    told = threading.Event()
-
-    def images_seen() -> int:
-        told.set()
-        return 77
-
-    before = _lease(store, claim)
-    with slots.Beat(store, claim, images_seen):
-        assert told.wait(10)
-    after = _lease(store, claim)
-    assert str(after["expires_at"]) > str(before["expires_at"])
-    assert (before["images_seen"], after["images_seen"]) == (0, 77)
-
-
-def _lease(store: Store, claim: Claim) -> dict[str, object]:
-    with store.engine.connect() as connection:
-        query = leases.select().where(leases.c.trial_id == claim.trial_id)
-        return dict(connection.execute(query).mappings().one())
+    claim = claimed(store, study, "a")
+    leases.extend(store, claim, 77, 50)
+    leases.extend(store, claim, 20, 10)  # an attempt that had to start afresh
+    row = lease_of(store, claim)
+    assert (row["images_seen"], row["images_saved"]) == (20, 50)
 
 
 def test_a_failed_trial_is_replaced_and_a_surplus_withdrawn(
     store: Store, study: optuna.Study
 ) -> None:
     slots.fill(store, study, [], 3)
-    assert slots.claim(store, study, "a") is not None
+    claimed(store, study, "a")
     study.tell(0, state=TrialState.FAIL)
     slots.fill(store, study, [])  # the total set last
     assert states(study) == ["FAIL", "WAITING", "WAITING", "WAITING"]
     slots.fill(store, study, [], 1)
     assert states(study) == ["FAIL", "WAITING", "FAIL", "FAIL"]
+    withdrawn = study.get_trials()[2]
+    assert withdrawn.user_attrs == {"outcome": "withdrawn"}
+    assert withdrawn.datetime_complete is not None
+
+
+def test_the_tables_of_an_older_version_are_brought_up_to_date(store: Store) -> None:
+    with store.engine.connect() as connection, connection.begin() as transaction:
+        for statement in (
+            "DROP TABLE bnvit.version",
+            "DROP TABLE bnvit.worker",
+            "ALTER TABLE bnvit.lease DROP COLUMN images_saved",
+        ):
+            connection.execute(sqlalchemy.text(statement))
+        prepare(connection)
+        columns = {
+            column["name"]
+            for column in sqlalchemy.inspect(connection).get_columns("lease", "bnvit")
+        }
+        assert columns == set(lease_table.columns.keys())
+        transaction.rollback()
+
+
+def test_the_tables_of_a_newer_version_are_refused(store: Store) -> None:
+    with store.engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(versions.update().values(version=99))
+        with pytest.raises(StorageError, match="newer bnvit-study"):
+            prepare(connection)
+        transaction.rollback()

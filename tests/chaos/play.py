@@ -1,0 +1,53 @@
+"""One round: a study, a storm over it, and the verdict."""
+
+import shutil
+from pathlib import Path
+
+from study.settings import Settings
+from tests.chaos.nodes import Node
+from tests.chaos.stage import Stage, new_stage, run_line
+from tests.chaos.storm import Storm, Weather
+from tests.chaos.verdict import Verdict, judge
+
+STUDY = "chaos"
+
+
+def play(
+    weather: Weather,
+    workers: int,
+    trials: int,
+    epochs: int,
+    seed: int,
+    timeout_s: float = 900,
+    logs: Path | None = None,
+) -> tuple[Storm, Verdict]:
+    """Train a study under `weather` with so many workers; what befell it and what became of it.
+
+    `logs`: a folder that is to have what the processes said.
+    """
+    with new_stage(workers) as stage:
+        coordinator = stage.node("coordinator", run_line(STUDY, trials, epochs))
+        storm = Storm(stage, weather, seed)
+        coordinator.start()
+        try:
+            storm.rage(coordinator, timeout_s)
+        finally:
+            coordinator.kill()
+            _keep_logs([coordinator, *stage.nodes], logs)
+        assert coordinator.exit_code == 0, coordinator.log.read_text()
+        for node in stage.nodes:
+            node.kill()
+        return storm, judge(stage.settings, _spools(stage), STUDY, trials)
+
+
+def _keep_logs(nodes: list[Node], logs: Path | None) -> None:
+    if logs is None:
+        return
+    logs.mkdir(parents=True, exist_ok=True)
+    for node in nodes:
+        if node.log.exists():
+            shutil.copy(node.log, logs / f"{node.folder.name}.log")
+
+
+def _spools(stage: Stage) -> list[Settings]:
+    return [stage.settings.model_copy(update={"data_dir": node.folder}) for node in stage.nodes]
