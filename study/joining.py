@@ -11,7 +11,6 @@ from study.crew import ParentWatch
 from study.docket import Docket
 from study.environment import device_of
 from study.logs import context
-from study.service import probe_addresses
 from study.settings import Settings
 from study.stop import stop_on_signals
 from study.storage import open_store
@@ -40,7 +39,6 @@ def join(
     process that started this one.
     """
     settings.check()
-    probe_addresses(settings)
     device = device_of(device_name)
     if threads is not None:
         torch.set_num_threads(threads)

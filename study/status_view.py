@@ -40,7 +40,7 @@ def status_view(status: Status) -> RenderableType:
 
 
 def watch_status(store: Store, study: str | None, console: Console, stop: Stop) -> None:
-    """Show the status of `study`, or of all, until `stop` is set, whether the store is there or not.
+    """Show the status of `study`, or of all, until `stop` is set; rides out an absent store.
 
     On a terminal it is renewed each second, elsewhere printed every ten. Raises
     UnknownStudyError where the study is not there, or is deleted meanwhile.
@@ -93,7 +93,7 @@ def _running_table(study: StudyStatus) -> Table:
     table = plain_table()
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("worker", overflow="fold")
-    for heading in ("attempt", "epochs", "last rung"):
+    for heading in ("attempt", "epochs", "accuracy at epoch"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("last sign of life")
     for trial in study.running:
@@ -112,7 +112,7 @@ def _running_cells(trial: RunningTrial, train_images: int) -> list[str | Text]:
         str(trial.attempt),
         f"{trial.images_seen / train_images:.3g}",
         rung,
-        Text(f"lost {ago}, waits for a worker", style="red") if trial.is_lost else ago,
+        Text(f"{ago}; lost, waits for a worker", style="red") if trial.is_lost else ago,
     ]
 
 

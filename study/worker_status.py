@@ -12,7 +12,8 @@ from study.storage import Store
 _WORKERS = text("""
     SELECT DISTINCT ON (w.name)
            w.name, w.node, w.pid, w.device, w.versions, w.clock_ahead_s, w.started_at,
-           extract(epoch FROM now() - w.seen_at)::float8, held.study_name, held.number
+           extract(epoch FROM now() - w.seen_at)::float8 AS silent_s,
+           held.study_name AS study, held.number
     FROM bnvit.worker w
     LEFT JOIN (
         SELECT l.worker, l.expires_at, s.study_name, t.number
@@ -62,7 +63,8 @@ class WorkerStatus:
 def read_workers(store: Store) -> list[WorkerStatus]:
     """The workers by name, without those that have been silent for over a day."""
     with store.engine.connect() as connection:
-        return [WorkerStatus(*row, store.lease_s) for row in connection.execute(_WORKERS)]
+        rows = connection.execute(_WORKERS).mappings()
+        return [WorkerStatus(**row, lease_s=store.lease_s) for row in rows]
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, help="go on until so many; 0: one round")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--logs", type=Path, help="folder for what the processes said, by round")
     asked = parser.parse_args()
     faults: Counter[str] = Counter()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from study.settings import Settings
 from tests.chaos.nodes import Node
-from tests.chaos.stage import Stage, new_stage, run_line
+from tests.chaos.stage import WORKER, Stage, new_stage, run_line
 from tests.chaos.storm import Storm, Weather
 from tests.chaos.verdict import Verdict, judge
 
@@ -25,17 +25,18 @@ def play(
 
     `logs`: a folder that is to have what the processes said.
     """
-    with new_stage(workers) as stage:
-        coordinator = stage.node("coordinator", run_line(STUDY, trials, epochs))
-        storm = Storm(stage, weather, seed)
+    with new_stage() as stage:
+        nodes = [stage.node(f"node-{number}", WORKER) for number in range(workers)]
+        coordinator = stage.node("coordinator", run_line(STUDY, trials, epochs, "--pruner none"))
+        storm = Storm(stage, nodes, weather, seed)
         coordinator.start()
         try:
             storm.rage(coordinator, timeout_s)
         finally:
             coordinator.kill()
-            _keep_logs([coordinator, *stage.nodes], logs)
+            _keep_logs(stage.nodes, logs)
         assert coordinator.exit_code == 0, coordinator.log.read_text()
-        for node in stage.nodes:
+        for node in nodes:
             node.kill()
         return storm, judge(stage.settings, _spools(stage), STUDY, trials)
 

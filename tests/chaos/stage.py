@@ -22,8 +22,13 @@ class Stage:
     folder: Path
     postgres: TcpPostgres
     network: Proxy
-    mlflow: MlflowServer
+    mlflow: MlflowServer | None  # None: MLflow's database, without a server
     nodes: list[Node]
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where MLflow is."""
+        return self.postgres.mlflow_url() if self.mlflow is None else self.mlflow.uri
 
     @property
     def settings(self) -> Settings:
@@ -31,7 +36,7 @@ class Stage:
         return Settings(
             data_dir=self.folder / "judge",
             storage_url=self.postgres.url(),
-            mlflow_uri=self.mlflow.uri,
+            mlflow_uri=self.mlflow_uri,
             lease_s=LEASE_S,
         )
 
@@ -39,7 +44,7 @@ class Stage:
         """What a process on a node is told: Postgres lies behind the network that breaks."""
         return {
             "BNVIT_STORAGE_URL": self.postgres.url(self.network.port),
-            "BNVIT_MLFLOW_URI": self.mlflow.uri,
+            "BNVIT_MLFLOW_URI": self.mlflow_uri,
             "BNVIT_CHECKPOINTS": f"file://{self.folder / 'shared'}",
             "BNVIT_LEASE_S": str(LEASE_S),
             "OMP_NUM_THREADS": "1",
@@ -47,22 +52,23 @@ class Stage:
 
     def node(self, name: str, line: str) -> Node:
         """A new node; its worker is not started."""
-        return Node(self.folder / name, self.environment(), line)
+        made = Node(self.folder / name, self.environment(), line)
+        self.nodes.append(made)
+        return made
 
 
 @contextmanager
-def new_stage(workers: int) -> Iterator[Stage]:
-    """Servers that run, and nodes for so many workers that do not yet."""
+def new_stage(has_mlflow_server: bool = True) -> Iterator[Stage]:
+    """Servers that run, without nodes; what runs on the nodes is killed at the end."""
     with ExitStack() as stack:
         folder = stack.enter_context(new_data_dir())
-        (folder / "mlflow").mkdir()
         postgres = stack.enter_context(TcpPostgres(folder))
         network = stack.enter_context(Proxy(postgres.port))
-        server = stack.enter_context(MlflowServer(folder / "mlflow", postgres.mlflow_url()))
+        server = None
+        if has_mlflow_server:
+            (folder / "mlflow").mkdir()
+            server = stack.enter_context(MlflowServer(folder / "mlflow", postgres.mlflow_url()))
         stage = Stage(folder, postgres, network, server, [])
-        for number in range(workers):
-            line = "worker --device cpu --threads 1"
-            stage.nodes.append(stage.node(f"node-{number}", line))
         try:
             yield stage
         finally:
@@ -70,9 +76,12 @@ def new_stage(workers: int) -> Iterator[Stage]:
                 node.kill()
 
 
-def run_line(study: str, trials: int, epochs: int) -> str:
+WORKER = "worker --device cpu --threads 1"
+
+
+def run_line(study: str, trials: int, epochs: int, more: str = "") -> str:
     """The command that creates and looks after a study, training nothing itself."""
     return (
         f"run --model vitbn --dataset {shlex.quote(SUBSET)} --device cpu {MODEL} --study {study} "
-        f"--trials {trials} --epochs {epochs} --workers 0"
+        f"--trials {trials} --epochs {epochs} --workers 0 {more}"
     )

@@ -32,6 +32,7 @@ class Storm:
     """Breaks things until the study has ended; keeps count."""
 
     stage: Stage
+    nodes: list[Node]  # whose workers are killed
     weather: Weather
     seed: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -51,7 +52,7 @@ class Storm:
                 action()
             if now_s >= next_kill_s and self._may_kill():
                 next_kill_s = now_s + self.weather.kill_every_s
-                self._kill(chance.choice(self.stage.nodes))
+                self._kill(chance.choice(self.nodes))
             self._restart_those_that_left()
             time.sleep(0.05)
         for _, _, action in plan:  # end what has begun: thaw, start, wake
@@ -66,6 +67,7 @@ class Storm:
             plan.append((at, "drops", self._drop))
             plan.append((at + weather.dropped_for_s, "thaws", stage.network.thaw))
         for at in weather.mlflow_killed_s:
+            assert stage.mlflow is not None
             plan.append((at, "mlflow kills", stage.mlflow.kill))
             plan.append((at + weather.mlflow_away_for_s, "mlflow starts", self._start_mlflow))
         for at in weather.frozen_s:
@@ -81,13 +83,14 @@ class Storm:
             self.stage.network.freeze()
 
     def _start_mlflow(self) -> None:
+        assert self.stage.mlflow is not None
         self.stage.mlflow.start()
 
     def _freeze(self) -> None:
-        self.stage.nodes[0].kill(signal.SIGSTOP)
+        self.nodes[0].kill(signal.SIGSTOP)
 
     def _wake(self) -> None:
-        self.stage.nodes[0].kill(signal.SIGCONT)
+        self.nodes[0].kill(signal.SIGCONT)
 
     def _may_kill(self) -> bool:
         most = self.weather.most_kills
@@ -99,6 +102,6 @@ class Storm:
             self.counts["kills"] += 1
 
     def _restart_those_that_left(self) -> None:
-        for node in self.stage.nodes:
+        for node in self.nodes:
             if not node.is_alive:
                 node.start()

@@ -1,0 +1,237 @@
+"""Workers on nodes of their own: killed, frozen, stopped and cut off."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select, text
+
+from study.schema import leases, workers
+from study.storage import Store, open_store
+from study.studies import show_study
+from tests.chaos.nodes import Node
+from tests.chaos.stage import WORKER, Stage, new_stage, run_line
+from tests.chaos.verdict import Verdict, judge
+from tests.integration.processes import until
+
+STUDY = "study"
+LONG = 400  # epochs: a trial that lasts until something happens to it
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with new_stage(has_mlflow_server=False) as made:
+        yield made
+
+
+@pytest.fixture
+def study(stage: Stage, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for the test's study; what the test started is killed."""
+    yield request.node.name.removeprefix("test_")
+    for node in stage.nodes:
+        node.kill(signal.SIGCONT)
+        node.kill()
+    stage.nodes.clear()
+
+
+@pytest.fixture(scope="module")
+def store(stage: Stage) -> Iterator[Store]:
+    with open_store(stage.settings) as opened:
+        yield opened
+
+
+def create(stage: Stage, study: str, trials: int, epochs: int, more: str = "") -> Node:
+    """Start `run`, which creates the study and looks after it, and wait until it has."""
+    coordinator = stage.node(f"{study}-run", run_line(study, trials, epochs, more))
+    coordinator.start()
+    until(lambda: coordinator.log.exists() and "workers:" in coordinator.log.read_text())
+    return coordinator
+
+
+def join(stage: Stage, name: str, study: str, more: str = "") -> Node:
+    """Start a worker of the study on a node of its own."""
+    node = stage.node(f"{study}-{name}", f"{WORKER} {more} {study}")
+    node.start()
+    return node
+
+
+def holders(store: Store, study: str) -> list[str]:
+    """The workers that hold its trials."""
+    trials = show_study(store, study).trials
+    return [row.worker for row in trials if row.outcome == "running" and row.worker]
+
+
+def finish(node: Node, timeout_s: float = 60) -> tuple[int | None, str]:
+    """Wait for its end; the exit code and what it has said."""
+    until(lambda: not node.is_alive, timeout_s)
+    return node.exit_code, node.log.read_text()
+
+
+def verdict(stage: Stage, study: str, trials: int) -> Verdict:
+    spools = [stage.settings.model_copy(update={"data_dir": n.folder}) for n in stage.nodes]
+    return judge(stage.settings, spools, study, trials)
+
+
+def has_rungs(store: Store, study: str, rungs: int) -> bool:
+    return any(len(row.rungs) >= rungs for row in show_study(store, study).trials)
+
+
+def test_sigterm_puts_the_trial_back_and_another_node_goes_on(
+    stage: Stage, store: Store, study: str
+) -> None:
+    run = create(stage, study, 1, LONG // 10)
+    first = join(stage, "first", study)
+    until(lambda: has_rungs(store, study, 2))
+    asked_s = time.monotonic()
+    first.kill(signal.SIGTERM)
+    code, said = finish(first, 10)
+    assert code == 0, said
+    assert time.monotonic() - asked_s < 10
+    assert show_study(store, study).trials[0].outcome == "waiting"
+    second = join(stage, "second", study)
+    code, said = finish(second)
+    assert code == 0, said
+    assert "goes on from" in said  # the first one's checkpoint, from the shared folder
+    assert finish(run)[0] == 0
+    assert verdict(stage, study, 1).faults == {}
+
+
+def test_the_last_trial_of_a_killed_worker_is_taken_up_by_one_that_waits(
+    stage: Stage, store: Store, study: str
+) -> None:
+    run = create(stage, study, 1, LONG // 10)
+    first = join(stage, "first", study)
+    until(lambda: has_rungs(store, study, 2))
+    second = join(stage, "second", study)
+    time.sleep(1)  # it has found nothing to do
+    first.kill()
+    code, said = finish(second)
+    assert code == 0, said
+    assert finish(run)[0] == 0
+    assert show_study(store, study).trials[0].attempt == 2
+    assert verdict(stage, study, 1).faults == {}
+
+
+@pytest.mark.parametrize("wakes", ["while_the_other_trains", "when_all_is_over"])
+def test_frozen(stage: Stage, store: Store, study: str, wakes: str) -> None:
+    """A worker frozen past its lease and woken changes nothing that another has taken over."""
+    study = study.replace("[", "-").replace("]", "")
+    run = create(stage, study, 1, LONG // 10)
+    first = join(stage, "first", study)
+    until(lambda: has_rungs(store, study, 2))
+    first.kill(signal.SIGSTOP)
+    second = join(stage, "second", study)
+    until(lambda: show_study(store, study).trials[0].attempt == 2)
+    if wakes == "while_the_other_trains":
+        first.kill(signal.SIGCONT)
+    assert finish(second)[0] == 0
+    first.kill(signal.SIGCONT)
+    code, said = finish(first)
+    assert code == 0, said
+    assert "taken over by another worker" in said
+    assert finish(run)[0] == 0
+    assert verdict(stage, study, 1).faults == {}
+
+
+def test_a_trial_that_kills_three_workers_is_replaced(
+    stage: Stage, store: Store, study: str
+) -> None:
+    run = create(stage, study, 1, 1, "--set dim=128 --set depth=8 --batch-size 20:20")
+    for name in ("first", "second", "third"):
+        node = join(stage, name, study)
+        until(lambda: holders(store, study) != [] and lease_is_live(store), 30)
+        node.kill()
+        assert not has_rungs(store, study, 1)
+    last = join(stage, "last", study)
+    code, said = finish(last)
+    assert code == 0, said
+    assert finish(run)[0] == 0
+    failed, ended = show_study(store, study).trials
+    assert failed.outcome == "failed"
+    assert "3 workers in a row died" in str(failed.reason)
+    assert ended.outcome == "complete"
+    assert verdict(stage, study, 1).faults == {}
+
+
+def lease_is_live(store: Store) -> bool:
+    with store.engine.connect() as connection:
+        query = select(leases.c.trial_id).where(leases.c.expires_at > text("now()"))
+        return connection.execute(query).first() is not None
+
+
+def test_an_outage_beyond_patience_is_a_clean_end(stage: Stage, store: Store, study: str) -> None:
+    run = create(stage, study, 1, LONG // 10)
+    node = stage.node(f"{study}-worker", f"{WORKER} {study}")
+    node.environment = {**node.environment, "BNVIT_STORE_PATIENCE_S": "3"}
+    node.start()
+    until(lambda: has_rungs(store, study, 2))
+    stage.network.freeze()
+    code, said = finish(node, 90)
+    stage.network.thaw()
+    assert code == 1
+    last = said.splitlines()[-1]
+    assert "the store has been away for" in last
+    assert "Traceback" not in said
+    assert finish(join(stage, "second", study))[0] == 0
+    assert finish(run)[0] == 0
+    assert verdict(stage, study, 1).faults == {}
+
+
+def test_training_goes_on_while_the_store_is_away(stage: Stage, store: Store, study: str) -> None:
+    run = create(stage, study, 1, LONG // 10)
+    node = join(stage, "worker", study)
+    until(lambda: has_rungs(store, study, 1))
+    stage.network.cut()
+    stage.network.freeze()
+    time.sleep(10)
+    stage.network.thaw()
+    code, said = finish(node)
+    assert code == 0, said
+    assert finish(run)[0] == 0
+    assert show_study(store, study).trials[0].attempt == 1
+    assert verdict(stage, study, 1).faults == {}
+
+
+def test_workers_sign_on_and_off_and_leave_when_told(
+    stage: Stage, store: Store, study: str
+) -> None:
+    create(stage, study, 50, 1)
+    node = join(stage, "worker", study, "--max-trials 2")
+    code, said = finish(node)
+    assert code == 0, said
+    assert "leaves after 2 trials" in said
+    with store.engine.connect() as connection:
+        signed_on = connection.execute(select(workers.c.name)).scalars().all()
+    assert not [name for name in signed_on if name in said]
+    assert len(show_study(store, study).ended) == 2
+
+
+def test_without_a_study_the_oldest_is_served_first(stage: Stage, store: Store, study: str) -> None:
+    runs = [create(stage, f"{study}-{age}", 2, 1) for age in ("old", "new")]
+    node = stage.node(f"{study}-worker", f"{WORKER} --idle-exit 2")
+    node.start()
+    code, said = finish(node)
+    assert code == 0, said
+    assert [finish(run)[0] for run in runs] == [0, 0]
+    ends = [
+        [row.finished for row in show_study(store, f"{study}-{age}").trials if row.finished]
+        for age in ("old", "new")
+    ]
+    assert max(ends[0]) < min(ends[1])
+
+
+def test_a_stopped_study_is_left_after_the_current_trials(
+    stage: Stage, store: Store, study: str
+) -> None:
+    run = create(stage, study, 60, 2)
+    node = join(stage, "worker", study)
+    until(lambda: has_rungs(store, study, 1))
+    stop = stage.node(f"{study}-stop", f"stop {study}")
+    stop.start()
+    assert finish(stop)[0] == 0
+    assert finish(node)[0] == 0
+    assert finish(run)[0] == 0
+    seen = show_study(store, study)
+    assert 0 < len(seen.ended) < 60
+    assert "running" not in seen.outcomes
