@@ -12,8 +12,7 @@ TOLERANCE = 1e-9  # between two records of one accuracy
 def differences(seen: Overview, records: Mapping[int, TrialRecord]) -> list[str]:
     """What differs of the trials that have ended, a line each; nothing: all agree."""
     reported = {
-        trial.number: trial.intermediate_values
-        for trial in seen.source.get_trials(deepcopy=False)
+        trial.number: trial.intermediate_values for trial in seen.source.get_trials(deepcopy=False)
     }
     lines: list[str] = []
     for row in seen.trials:
@@ -42,4 +41,5 @@ def _of_trial(row: TrialRow, reported: Mapping[int, float], record: TrialRecord)
         elif len(values) > 1:
             yield f"has rung {rung} {len(values)} times in MLflow"
         elif not math.isclose(values[0], reported[rung], rel_tol=0, abs_tol=TOLERANCE):
-            yield f"has {values[0]} at rung {rung} in MLflow, {reported[rung]} in Optuna"
+            told = f"{values[0]:.12g} at rung {rung} in MLflow, {reported[rung]:.12g} in Optuna"
+            yield f"has {told}"

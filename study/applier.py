@@ -3,16 +3,15 @@
 import json
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
 from optuna.trial import TrialState
 from sqlalchemy import column, select, table
+from sqlalchemy.dialects.postgresql import insert
 
 from study.identity import UUID_KEY
-from study.schema import leases, trials
+from study.schema import leases, trials, user_attributes
 from study.spool_line import Line
 from study.storage import Store
 
@@ -134,9 +133,15 @@ class Applier:
     def _note_run(self, line: Line, run_id: str) -> None:
         """Tell Optuna which run is the trial's, for people: the run's tag is the truth."""
         self._run_ids = {line.label.key: run_id}
-        assert line.trial_id is not None
-        with suppress(optuna.exceptions.UpdateFinishedTrialError, KeyError):
-            self._store.storage.set_trial_user_attr(line.trial_id, "mlflow_run_id", run_id)
+        row = insert(user_attributes).values(
+            trial_id=line.trial_id, key="mlflow_run_id", value_json=json.dumps(run_id)
+        )
+        # Not by Optuna's call, which refuses for trials that have ended meanwhile.
+        told = row.on_conflict_do_update(
+            index_elements=["trial_id", "key"], set_={"value_json": row.excluded.value_json}
+        )
+        with self._store.engine.begin() as connection:
+            connection.execute(told)
 
     def _standing(self, line: Line) -> _Standing | None:
         """How the trial stands in the store; None if it, or its study, was deleted."""

@@ -162,17 +162,23 @@ class Attempt:
         """A new run, or one that goes on from the best checkpoint that can be used."""
         run = training.start(config, self.job.data, self.job.device)
         self.recorder.open(trial_params(self.job, config, run))
+        if self.claim.attempt > 1:
+            self._go_on(run)
+        self.is_pending = True  # what an interrupted attempt had not told everybody
+        return run
+
+    def _go_on(self, run: training.Run) -> None:
+        """Load the latest state that can be used; if there is none, start afresh."""
         for images, state in self.job.checkpoints.states(self.number):
             try:
                 run.load_state_dict(state)
             except StateError as error:  # raised before anything was loaded
-                log.warning("trial %d: a checkpoint is not of this trial (%s)", self.number, error)
+                log.warning("trial %d: a checkpoint is of another run (%s)", self.number, error)
                 continue
             log.info("trial %d goes on from %d images", self.number, run.images_seen)
             self.saved_images = images
-            break
-        self.is_pending = True  # what an interrupted attempt had not told everybody
-        return run
+            return
+        self.job.checkpoints.discard(self.number)  # what cannot be used only takes space
 
     def _wants_pause(self) -> bool:
         """Asked after each step; reads nothing but memory."""

@@ -169,6 +169,7 @@ def sync(storage: StorageOption = None, mlflow: MlflowOption = None) -> None:
 
     from study.best import is_best
     from study.errors import TrackingError
+    from study.replay import spool_folder
     from study.replay import sync as replay_left_behind
     from study.storage import open_store, tracking_uri
 
@@ -176,7 +177,8 @@ def sync(storage: StorageOption = None, mlflow: MlflowOption = None) -> None:
     settings.check()
     with open_store(settings) as store:
         uri = tracking_uri(settings.mlflow_uri, store)
-        done = replay_left_behind(settings.spool_dir, store, uri, partial(is_best, store))
+        folder = spool_folder(settings.spool_dir, store, uri)
+        done = replay_left_behind(folder, store, uri, partial(is_best, store))
     print(f"{done.replayed} records passed on from {done.files} files, {done.rejected} refused")
     if done.left:
         raise TrackingError(f"MLflow is away: {done.left} records still wait; try again later")

@@ -9,7 +9,6 @@ from sqlalchemy import Engine, event
 
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 15  # of one statement; no statement of ours waits for a lock for so long
-IDLE_IN_TRANSACTION_S = 30  # after which the server ends a frozen worker's transaction
 POOL_SIZE = 2
 
 _Answer = TypeVar("_Answer")
@@ -35,22 +34,20 @@ class BoundedConnection(psycopg.Connection[Any]):
             ) from error
 
 
-def connect_args() -> dict[str, object]:
-    """What libpq is told with each connection."""
-    return {
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "application_name": "bnvit-study",
-        "options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_S}s",
-    }
+def engine_options(idle_s: float) -> dict[str, Any]:
+    """Of an engine with few connections, each tried before it is used again.
 
-
-def engine_options() -> dict[str, Any]:
-    """Of an engine with few connections, each tried before it is used again."""
+    The server ends a transaction in which nothing happens for `idle_s`: its process is frozen.
+    """
     return {
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_SIZE,
         "pool_pre_ping": True,  # a dropped connection is replaced, not an error
-        "connect_args": connect_args(),
+        "connect_args": {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "bnvit-study",
+            "options": f"-c idle_in_transaction_session_timeout={round(idle_s * 1000)}",
+        },
     }
 
 
@@ -80,5 +77,7 @@ def is_outage(error: BaseException | None) -> bool:
             return True
         if isinstance(error, sqlalchemy.exc.TimeoutError):  # all connections of the pool hang
             return True
+        if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
+            return True  # as by a server that ends the transaction of a frozen process
         error = error.__cause__
     return False

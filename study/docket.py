@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from models.errors import BnvitError, InputError
 from objectives.data import SearchData, dataset, load_search_data
-from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place
+from study import slots
+from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
 from study.environment import versions
 from study.errors import DataDifferError
@@ -89,6 +90,12 @@ class Docket:
         jobs = [self._job(study_id, name) for study_id, name in self._active.items()]
         return [job for job in jobs if job is not None]
 
+    def tidy(self) -> None:
+        """Delete checkpoints that this node still has of studies that have ended."""
+        for job in self._jobs.values():
+            if job is not None and slots.remaining(self.store, job.study) == 0:
+                job.checkpoints.sweep()
+
     def close(self) -> None:
         """End what works in the background for the jobs."""
         for job in self._jobs.values():
@@ -136,6 +143,19 @@ class Docket:
                 f"{data.checksum[:12]}, not {identity.data_checksum[:12]}; put the same files here"
             )
         return data
+
+
+def check_checkpoints(settings: Settings) -> None:
+    """Raise InputError where checkpoints cannot be kept as asked."""
+    url = settings.checkpoints
+    if url is None or url == LOCAL_CHECKPOINTS:
+        return
+    if shown_place(url) != url:
+        raise InputError(
+            "the checkpoint URL holds a password, and all workers are told the URL; leave it out "
+            "and give it to each node as its driver wants it (such as AWS_… in the environment)"
+        )
+    check_place(url)
 
 
 def open_checkpoints(

@@ -2,14 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from study import data_dir
 from study.checkpoint_places import check_place, shown_place
+from study.docket import active_studies
 from study.environment import device_label, device_of
-from study.finding import Finding
+from study.finding import Finding, carried_out
 from study.settings import LOCAL_CHECKPOINTS, Settings
 from study.spool import DONE, REJECTED, SUFFIX, left_behind
+from study.storage import Store
+from study.studies import CHECKPOINTS_KEY, find_study
 from study.words import counted
 
 LEAST_FREE_GIB = 1.0
@@ -40,12 +44,14 @@ def check_spool(settings: Settings) -> Iterator[Finding]:
         yield Finding(subject, False, message, "delete that file once you know what they were")
 
 
-def check_checkpoints(places: list[str]) -> Iterator[Finding]:
-    """Whether checkpoints can be kept at each of `places`."""
-    for place in places:
-        if place != LOCAL_CHECKPOINTS:
-            check_place(place)
-            yield Finding("checkpoints", True, f"can be kept at {shown_place(place)}")
+def check_checkpoints(settings: Settings, store: Store | None) -> Iterator[Finding]:
+    """Whether checkpoints can be kept where all nodes are to find them, if they are to."""
+    places = {settings.checkpoints}
+    if settings.checkpoints is None and store is not None:
+        active = active_studies(store).values()
+        places = {find_study(store, name).user_attrs.get(CHECKPOINTS_KEY) for name in active}
+    for place in sorted(place for place in places if place not in (None, LOCAL_CHECKPOINTS)):
+        yield from carried_out("checkpoints", partial(_check_place, place))
 
 
 def check_device(name: str) -> Iterator[Finding]:
@@ -64,6 +70,11 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
         f"{free_gib:.1f} GiB free in {folder}",
         "free space there, or set BNVIT_DATA_DIR to another folder",
     )
+
+
+def _check_place(place: str) -> Iterator[Finding]:
+    check_place(place)
+    yield Finding("checkpoints", True, f"can be kept at {shown_place(place)}")
 
 
 def _waiting(path: Path) -> int:

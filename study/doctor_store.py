@@ -10,8 +10,8 @@ from sqlalchemy import func, select, text
 from study.finding import Finding
 from study.schema import VERSION, versions
 from study.storage import Store
-from study.worker_status import WorkerStatus, duration, read_workers
 from study.words import counted
+from study.worker_status import WorkerStatus, read_workers
 from study.workplace import MOST_SKEW_S, clock_ahead_s
 
 ROUND_TRIPS = 5
@@ -32,20 +32,17 @@ def check_store(store: Store) -> Iterator[Finding]:
 def check_schema(store: Store) -> Iterator[Finding]:
     """Whether Optuna's tables and ours are those of the code that runs."""
     current, head = store.storage.get_current_version(), store.storage.get_head_version()
-    yield Finding(
-        "schema",
-        current == head,
-        f"Optuna's tables are of version {current}, Optuna {optuna.__version__} has {head}",
-        "use the same Optuna on all nodes, then: optuna storage upgrade",
-    )
+    message = f"Optuna's tables: {current}"
+    if current != head:
+        message += f", but Optuna {optuna.__version__} has {head}"
+    advice = "use the same Optuna on all nodes, then: optuna storage upgrade"
+    yield Finding("schema", current == head, message, advice)
     with store.engine.connect() as connection:
         ours = connection.scalar(select(func.max(versions.c.version)))
-    yield Finding(
-        "schema",
-        ours == VERSION,
-        f"bnvit-study's tables are of version {ours}, this one has {VERSION}",
-        "use the same bnvit-study on all nodes",
-    )
+    message = f"bnvit-study's tables: version {ours}"
+    if ours != VERSION:
+        message += f", but this one has version {VERSION}"
+    yield Finding("schema", ours == VERSION, message, "use the same bnvit-study on all nodes")
 
 
 def check_clock(store: Store) -> Iterator[Finding]:
@@ -60,7 +57,9 @@ def check_workers(store: Store) -> Iterator[Finding]:
     """Whether all workers live and run the same packages."""
     workers = read_workers(store)
     live = [worker for worker in workers if not worker.is_silent]
-    yield Finding("workers", True, f"{counted(len(live), 'worker')} at work" if live else "none")
+    yield Finding(
+        "workers", True, f"{counted(len(live), 'worker')} at work" if live else "none at work"
+    )
     for worker in workers:
         if worker.is_silent:
             yield _silent(worker)
@@ -79,7 +78,7 @@ def _clock(whose: str, ahead_s: float) -> Finding:
     return Finding(
         "clock",
         abs(ahead_s) <= MOST_SKEW_S,
-        f"{whose}: {abs(ahead_s):.1f} s {direction} the store's",
+        f"{whose} is {abs(ahead_s):.1f} s {direction} the store",
         "set that clock (NTP): leases go by the store's, but times of events look odd",
     )
 

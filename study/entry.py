@@ -59,7 +59,7 @@ def _fail(message: str, code: int, log_format: str) -> NoReturn:
 def _options(arguments: list[str]) -> tuple[list[str], bool, str]:
     """The arguments without --debug and --log-format, wherever they stand, and what those say."""
     rest: list[str] = []
-    log_format = os.environ.get(LOG_FORMAT_VARIABLE, LOG_FORMATS[0])
+    log_format = os.environ.get(LOG_FORMAT_VARIABLE) or LOG_FORMATS[0]
     words = iter(arguments)
     for word in words:
         if word == "--debug":

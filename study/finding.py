@@ -16,6 +16,7 @@ _FAILURES = (
     OSError,
     RuntimeError,
     LookupError,
+    TypeError,
     ValueError,
 )
 

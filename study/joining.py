@@ -8,7 +8,7 @@ import torch
 
 from study import data_dir
 from study.crew import ParentWatch
-from study.docket import Docket
+from study.docket import Docket, check_checkpoints
 from study.environment import device_of
 from study.logs import context
 from study.settings import Settings
@@ -39,6 +39,7 @@ def join(
     process that started this one.
     """
     settings.check()
+    check_checkpoints(settings)
     device = device_of(device_name)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -57,6 +58,7 @@ def join(
                 if not of_parent:
                     log.info("worker %s joins %s", hands.beat.worker.name, store.label)
                 ended = work(docket, hands, limits)
+                hands.patience(docket.tidy)
                 docket.flush(FLUSH_S)
                 if not of_parent:
                     log.info("worker %s leaves after %d trials", hands.beat.worker.name, ended)

@@ -133,7 +133,7 @@ def spool_folder(root: Path, store: Store, uri: str) -> Path:
 
     Their lines carry ids that both have given out: elsewhere these mean something else.
     """
-    told = f"{_without_user(store.optuna_url)} {_without_user(uri)}"
+    told = f"{store.uuid} {_without_user(uri)}"
     return root / hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 

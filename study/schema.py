@@ -24,7 +24,12 @@ VERSION = 2  # of our tables
 
 metadata = sqlalchemy.MetaData(schema="bnvit")
 
-versions = sqlalchemy.Table("version", metadata, Column("version", Integer, primary_key=True))
+versions = sqlalchemy.Table(
+    "version",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("store", Text, nullable=False, server_default=text("gen_random_uuid()::text")),
+)
 
 leases = sqlalchemy.Table(
     "lease",
@@ -75,16 +80,18 @@ user_attributes = table(
 )
 
 
-def prepare(connection: Connection) -> None:
+def prepare(connection: Connection) -> str:
     """Make our tables, or add what an older version lacks; call it under a lock.
 
-    Raises StorageError where a newer version of bnvit-study has been here.
+    Returns the store's identity, whatever its address. Raises StorageError where a newer version
+    of bnvit-study has been here.
     """
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS bnvit"))
     metadata.create_all(connection)
-    found = connection.scalar(select(func.max(versions.c.version)))
-    if found == VERSION:
-        return
+    row = connection.execute(select(versions.c.version, versions.c.store)).first()
+    found = None if row is None else int(row.version)
+    if row is not None and found == VERSION:
+        return str(row.store)
     if found is not None and found > VERSION:
         raise StorageError(
             f"the store was written by a newer bnvit-study (schema {found}, this one knows "
@@ -94,5 +101,5 @@ def prepare(connection: Connection) -> None:
     connection.execute(
         text("ALTER TABLE bnvit.lease ADD COLUMN IF NOT EXISTS images_saved bigint DEFAULT 0")
     )
-    connection.execute(versions.delete())
-    connection.execute(versions.insert().values(version=VERSION))
+    made = versions.insert().values(version=VERSION).returning(versions.c.store)
+    return str(connection.execute(made).scalar_one())

@@ -10,7 +10,7 @@ import torch
 from objectives.data import dataset, load_search_data
 from study import data_dir, slots
 from study.creation import create_or_resume, identify
-from study.docket import open_checkpoints
+from study.docket import check_checkpoints, open_checkpoints
 from study.environment import device_of
 from study.giving_up import give_up
 from study.identity import UUID_KEY, StudyIdentity
@@ -24,6 +24,7 @@ from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, set_stopped
 from study.tracking import StudyRuns, open_tracker, probe_tracking
 from study.workplace import worker_name
 
+SWEEP_S = 10.0  # for the copies of checkpoints to be deleted
 CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
 
 
@@ -74,6 +75,7 @@ class Session:
         if is_done:
             checkpoints = open_checkpoints(self.study, self.settings, self.runs)
             checkpoints.sweep()
+            checkpoints.flush(SWEEP_S)
             checkpoints.close()
         if spool is not None and self.runs is not None:
             record_end(spool, self.study, self.runs, is_done)
@@ -90,6 +92,7 @@ def open_session(
     request.check()
     settings.check()
     probe_addresses(settings)
+    check_checkpoints(settings)
     device = device_of(request.device)
     data_dir.prepare(settings.data_dir)
     source = dataset(request.dataset, settings.data_dir)

@@ -36,6 +36,7 @@ class Store:
     storage: optuna.storages.RDBStorage
     engine: Engine  # for our own tables and locks, in Optuna's database
     label: str  # where the store is, for people; without a password
+    uuid: str  # the store's identity, whatever its address
     lease_s: float = LEASE_S  # a worker silent for so long has lost its trial
 
     @contextmanager
@@ -138,12 +139,12 @@ def libpq_url(url: URL) -> str:
 
 def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
     plain = url.render_as_string(hide_password=False)
-    engine = bounded(sqlalchemy.create_engine(url, **engine_options()))
+    engine = bounded(sqlalchemy.create_engine(url, **engine_options(lease_s)))
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
-            storage = optuna.storages.RDBStorage(plain, engine_kwargs=engine_options())
-            prepare(connection)
+            storage = optuna.storages.RDBStorage(plain, engine_kwargs=engine_options(lease_s))
+            uuid = prepare(connection)
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
         # Optuna raises RuntimeError for tables of another of its versions, saying what to do.
         engine.dispose()
@@ -151,4 +152,4 @@ def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
         raise StorageError(f"the store cannot be opened: {reason}") from error
     bounded(storage.engine)
     mlflow_plain = mlflow_url.render_as_string(hide_password=False)
-    return Store(plain, mlflow_plain, storage, engine, label, lease_s)
+    return Store(plain, mlflow_plain, storage, engine, label, uuid, lease_s)

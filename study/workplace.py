@@ -17,14 +17,14 @@ from study.beat import Beat, Worker
 from study.best import is_best
 from study.environment import device_label, versions
 from study.patience import Patience
-from study.replay import Replayer, sync
+from study.replay import Replayer, spool_folder, sync
 from study.settings import Settings
 from study.spool import Spool
 from study.stop import Stop
 from study.storage import Store, tracking_uri
 
 FLUSH_S = 30.0  # for MLflow to take what it has not got yet, at the end
-STOPPED_FLUSH_S = 3.0  # the same where a stop was asked for
+STOPPED_FLUSH_S = 3.0  # the same after a stop or an error
 MOST_SKEW_S = 5.0  # of a clock, before it is worth a word
 
 log = logging.getLogger(__name__)
@@ -86,19 +86,23 @@ def recording(store: Store, settings: Settings, name: str, stop: Stop) -> Iterat
         yield None
         return
     uri = tracking_uri(settings.mlflow_uri, store)
+    folder = spool_folder(settings.spool_dir, store, uri)
     with (
-        Spool(settings.spool_dir, name) as spool,
+        Spool(folder, name) as spool,
         Replayer(spool, store, uri, partial(is_best, store)) as replayer,
     ):
+        flush_s = STOPPED_FLUSH_S
         try:
             yield spool
+            if not stop.requested:
+                flush_s = FLUSH_S
         finally:
-            if not replayer.flush(STOPPED_FLUSH_S if stop.requested else FLUSH_S):
+            if not replayer.flush(flush_s):
                 log.warning(
                     "MLflow has not got %d records yet; they wait in %s: 'bnvit-study sync' on "
                     "this node, or the next worker, passes them on",
                     replayer.waiting,
-                    settings.spool_dir,
+                    folder,
                 )
-            elif not stop.requested:
-                sync(settings.spool_dir, store, uri, partial(is_best, store))
+            elif flush_s == FLUSH_S:
+                sync(folder, store, uri, partial(is_best, store))

@@ -11,7 +11,7 @@ from tests.chaos.nodes import Node
 from tests.conftest import SUBSET, new_data_dir
 from tests.integration.servers import MlflowServer, Proxy, TcpPostgres
 
-LEASE_S = 6.0
+LEASE_S = 4.0
 MODEL = "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32"
 
 

@@ -13,7 +13,7 @@ from objectives.recipe import TrainConfig
 from objectives.training import start, train
 from study.best import is_best
 from study.identity import StudyIdentity, identity_of
-from study.replay import sync
+from study.replay import spool_folder, sync
 from study.settings import Settings
 from study.storage import Store, open_store
 from study.studies import find_study, runs_of
@@ -57,7 +57,8 @@ def judge(settings: Settings, spools: list[Settings], study: str, trials: int) -
     """Look at `study`, which was to have so many trials; what nodes' spools hold comes first."""
     with open_store(settings) as store:
         for node in spools:  # workers that were killed for good
-            sync(node.spool_dir, store, str(node.mlflow_uri), partial(is_best, store))
+            folder = spool_folder(node.spool_dir, store, str(node.mlflow_uri))
+            sync(folder, store, str(node.mlflow_uri), partial(is_best, store))
         verdict = Verdict()
         found = find_study(store, study)
         identity = identity_of(found)

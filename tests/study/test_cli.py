@@ -50,6 +50,8 @@ class Command:
         monkeypatch.setenv("BNVIT_DATA_DIR", str(data_dir))
         monkeypatch.delenv("BNVIT_STORAGE_URL", raising=False)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in (entry.DEBUG_VARIABLE, entry.LOG_FORMAT_VARIABLE):  # the program sets them
+            monkeypatch.setenv(name, "")
         self.monkeypatch = monkeypatch
         self.capsys = capsys
 
@@ -272,4 +274,4 @@ def test_shell_completion_knows_the_commands(
     monkeypatch.setenv("COMP_CWORD", "1")
     code, out, _ = bnvit("")
     assert code == 0
-    assert out.split() == ["studies", "show"]
+    assert out.split() == ["studies", "show", "status", "stop", "sync"]

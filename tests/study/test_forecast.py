@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import optuna
 import pytest
 
 from objectives.recipe import REDUCTION_FACTOR, search_rungs
@@ -29,6 +30,7 @@ IDENTITY = StudyIdentity(
     pruner="asha",
     seed=0,
 )
+STUDY = optuna.create_study()  # none of its trials is looked at
 WAITING = TrialRow(
     number=0,
     state="WAITING",
@@ -51,7 +53,7 @@ WAITING = TrialRow(
 def study(waiting: int, *others: TrialRow, pruner: PrunerName = "asha") -> Overview:
     rows = [*others, *[WAITING] * waiting]
     numbered = tuple(replace(row, number=number) for number, row in enumerate(rows))
-    return Overview("study", "uuid", replace(IDENTITY, pruner=pruner), numbered)
+    return Overview("study", "uuid", replace(IDENTITY, pruner=pruner), numbered, STUDY)
 
 
 def ended(rungs: int) -> TrialRow:
@@ -109,5 +111,5 @@ def test_a_running_trial_counts_with_what_it_has_left() -> None:
 def test_a_scout_is_expected_to_end_at_its_first_rung() -> None:
     others = [ended(1)] * (SCOUTED_TRIALS - 1)
     assert images_left(study(1, *others)) > RUNGS[0]
-    scout = Overview("study", "uuid", IDENTITY, (WAITING, *study(0, ended(1), *others).trials[1:]))
+    scout = replace(study(0), trials=(WAITING, *study(0, ended(1), *others).trials[1:]))
     assert images_left(scout) == RUNGS[0]

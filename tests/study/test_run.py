@@ -343,8 +343,8 @@ def test_a_study_refuses_to_become_another(
 def test_fresh_takes_the_next_free_name(store: Store, small: Request, search: Search) -> None:
     search(small, trials=1)
     session = search(small, trials=1, epochs=2, fresh=True)
-    assert session.job.study.study_name == f"{small.study}-2"
-    assert overview(store, session.job.study) is not None
+    assert session.study.study_name == f"{small.study}-2"
+    assert overview(store, session.study) is not None
 
 
 def test_free_fields_may_change(store: Store, small: Request, search: Search) -> None:
@@ -356,7 +356,7 @@ def test_free_fields_may_change(store: Store, small: Request, search: Search) ->
 def test_tracking_can_be_off(store: Store, small: Request, settings: Settings) -> None:
     silent = settings.model_copy(update={"mlflow_uri": "none"})
     with service.open_session(small, silent, lambda _: None) as session:
-        session.work(Stop())
+        train(session)
     assert len(seen_in(store, small).ended) == 4
 
 
@@ -390,9 +390,9 @@ def test_two_studies_of_one_name_in_one_mlflow_keep_apart(
     client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
     client.create_experiment(small.study_name)
     session = search(small, trials=1)
-    assert session.job.runs is not None
-    experiment = client.get_experiment(session.job.runs.experiment_id)
-    assert experiment.name == f"{small.study_name}-{session.job.uuid[:8]}"
+    assert session.runs is not None
+    experiment = client.get_experiment(session.runs.experiment_id)
+    assert experiment.name == f"{small.study_name}-{session.uuid[:8]}"
 
 
 def test_a_study_whose_creator_died_before_naming_it_is_taken_up(

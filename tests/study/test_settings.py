@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cli import _settings
+from study.cli_options import settings_from
 from study.settings import Settings
 
 
@@ -18,10 +18,10 @@ def test_the_environment_is_read_and_the_command_line_wins(
     assert settings.data_dir == Path("/somewhere")
     assert settings.storage_url == "postgresql://a@b/c"
     assert settings.mlflow_uri == "http://from-environment"
-    given = _settings("postgresql://d@e/f", "http://given")
+    given = settings_from("postgresql://d@e/f", "http://given")
     assert (given.data_dir, given.storage_url, given.mlflow_uri) == (
         Path("/somewhere"),
         "postgresql://d@e/f",
         "http://given",
     )
-    assert _settings(None, None) == settings
+    assert settings_from(None, None) == settings
