@@ -117,7 +117,7 @@ def count(store: Store, name: str) -> Count:
         trials.join(leases, leases.c.trial_id == trials.c.trial_id)
     )
     with store.engine.connect() as connection:
-        found: dict[TrialState, int] = dict(connection.execute(states).tuples().all())
+        found = {row[0]: row[1] for row in connection.execute(states)}
         repeated = connection.scalar(again.where(mine, leases.c.attempt > 1)) or 0
     ended = found.get(TrialState.COMPLETE, 0) + found.get(TrialState.PRUNED, 0)
     return Count(ended, found.get(TrialState.RUNNING, 0), found.get(TrialState.FAIL, 0), repeated)
@@ -145,7 +145,8 @@ def main() -> int:
         f"claims, p95: {alone_s * 1e3:.1f} ms alone, {beside_s * 1e3:.1f} ms while another worker "
         "samples all the time"
     )
-    print(*[f"missed at {r.trials:,} trials: {miss}" for r in mine for miss in r.misses], sep="\n")
+    for miss in [f"{result.trials:,} trials: {m}" for result in mine for m in result.misses]:
+        print(f"missed at {miss}")
     if args.json is not None:
         claims = {"claim_alone_p95_s": alone_s, "claim_beside_sampling_p95_s": beside_s}
         numbers = {"runs": [result.as_dict() for result in results], **claims}

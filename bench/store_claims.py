@@ -8,16 +8,21 @@ from unittest.mock import patch
 from optuna.samplers import TPESampler
 from store_crew import Server, run_workers
 from store_meter import Meter, percentile
-from store_objective import CPU
+from store_objective import CPU, sleeping_train
+from store_ours import SleepingAttempt
 
+from objectives import objective
+from objectives.search_space import START_POINTS
 from study import slots
 from study.docket import Docket
+from study.leases import Claim
 from study.settings import Settings
+from study.stop import Stop
 from study.storage import open_store
-from study.suggestion import suggest
+from study.workplace import workplace
 
 CLAIMS = 30
-TRIALS = 2 * CLAIMS + 6  # and the start points, and one that is sampled for
+TRIALS = START_POINTS + 1 + 2 * CLAIMS
 LONGEST_S = 60.0  # that the slow sampling lasts
 
 
@@ -31,10 +36,11 @@ def claims_beside_sampling(host: Server, study: str) -> tuple[float, float]:
     work = run_workers(1, body, host)
     if work.errors:
         raise RuntimeError(work.errors[0])
-    walls: dict[str, list[float]] = {"alone": [], "beside": []}
-    for span in work.spans:
-        walls[span.operation].append(span.wall_s)
-    return percentile(walls["alone"], 0.95), percentile(walls["beside"], 0.95)
+    alone, beside = (
+        percentile([span.wall_s for span in work.spans if span.operation == name], 0.95)
+        for name in ("alone", "beside")
+    )
+    return alone, beside
 
 
 def _claim_beside_sampling(settings: Settings, study: str, meter: Meter) -> None:
@@ -45,25 +51,30 @@ def _claim_beside_sampling(settings: Settings, study: str, meter: Meter) -> None
         may_end.wait(LONGEST_S)
         return {}
 
-    with open_store(settings) as store:
+    with (
+        open_store(settings) as store,
+        workplace(store, settings, CPU, Stop()) as hands,
+        patch.object(objective, "train", sleeping_train(0.0)),
+        patch.object(TPESampler, "sample_relative", slow),
+    ):
         (job,) = Docket(store, settings, CPU, [study]).jobs(at_once=True)
 
-        def claim() -> int:
-            found = slots.claim(store, job.study, "claimer")
+        def claim(operation: str = "") -> Claim:
+            with meter.measuring(operation):
+                found = slots.claim(store, job.study, "claimer")
             assert found is not None, "there are more slots than claims"
-            return found.trial_id
+            return found
 
-        trial_ids = [claim() for _ in range(5)]  # the last one has no start point
+        for _ in range(START_POINTS):
+            claim()  # no sampler is asked for them
+        attempt = SleepingAttempt(job, claim(), hands, meter)
         for _ in range(CLAIMS):
-            with meter.measuring("alone"):
-                claim()
-        with patch.object(TPESampler, "sample_relative", slow):
-            sampler = threading.Thread(target=suggest, args=(job, trial_ids[-1]), daemon=True)
-            sampler.start()
-            assert samples.wait(LONGEST_S), "the sampler was not asked"
-            for _ in range(CLAIMS):
-                with meter.measuring("beside"):
-                    claim()
-            assert sampler.is_alive(), "the sampling ended before the claims"
-            may_end.set()
-            sampler.join()
+            claim("alone")
+        training = threading.Thread(target=attempt.run, daemon=True)
+        training.start()
+        assert samples.wait(LONGEST_S), "the sampler was not asked"
+        for _ in range(CLAIMS):
+            claim("beside")
+        assert training.is_alive(), "the sampling ended before the claims"
+        may_end.set()
+        training.join()

@@ -50,7 +50,7 @@ def write_history(store: Store, study: optuna.Study, rungs: tuple[int, ...], cou
         found = select(trials.c.number, trials.c.trial_id).where(
             trials.c.study_id == study._study_id
         )
-        ids = dict(connection.execute(found).tuples().all())
+        ids = {row[0]: row[1] for row in connection.execute(found)}
         _write_values(connection, past, ids)
         _write_attributes(connection, past, ids, rungs)
         connection.execute(

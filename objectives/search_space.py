@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from scipy.stats import qmc
 
 from models.errors import InputError
 from models.registry import Variant
@@ -60,6 +59,8 @@ class SearchSpace:
 
     def starts(self, seed: int) -> list[dict[str, float | int]]:
         """The first points, spread evenly over the space (scrambled Sobol sequence)."""
+        from scipy.stats import qmc  # takes half a second, and only a new study needs it
+
         points = qmc.Sobol(d=2, scramble=True, rng=seed).random(START_POINTS)
         low, high = (math.log(end) for end in self.lr)
         first, last = self.batch_size

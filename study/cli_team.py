@@ -77,6 +77,8 @@ def worker(
             of_parent=of_parent,
         )
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
+        if of_parent:  # which says it
+            raise typer.Exit(130) from None
         raise typer.Abort from None
     raise typer.Exit(code)
 

@@ -20,7 +20,7 @@ from study.stop import Stop
 from study.storage import Store
 from study.workplace import worker_name
 
-PARENT_POLL_S = 1.0
+PARENT_POLL_S = 0.25
 RESTART_S = 1.0  # before a worker that died is replaced
 STOP_TIMEOUT_S = 15.0  # for workers to save their trials
 AT_ONCE_TIMEOUT_S = 5.0
@@ -185,8 +185,8 @@ class ParentWatch:
     def _run(self) -> None:
         while not self.stop.requested:
             if os.getppid() != self.parent:
-                log.warning("the 'run' that started this worker is gone; stopping")
                 self.stop.request(signal.SIGTERM)
+                log.warning("the 'run' that started this worker is gone; stopping")
             time.sleep(PARENT_POLL_S)
 
 
@@ -205,5 +205,6 @@ def _gpus(device: torch.device) -> list[str]:
 
 
 def _pass_on(lines: IO[str]) -> None:
-    for line in lines:
-        print(line, end="", file=sys.stderr, flush=True)
+    with lines:
+        for line in lines:
+            print(line, end="", file=sys.stderr, flush=True)

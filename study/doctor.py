@@ -5,7 +5,7 @@ from functools import partial
 from models.errors import BnvitError
 from study.doctor_data import check_data
 from study.doctor_mlflow import check_mlflow
-from study.doctor_node import check_checkpoints, check_device, check_disk, check_spool
+from study.doctor_node import check_device, check_disk, check_places, check_spool
 from study.doctor_store import check_clock, check_schema, check_store, check_workers
 from study.finding import Check, Finding, carried_out, failure
 from study.settings import Settings
@@ -52,8 +52,8 @@ def _of_mlflow(settings: Settings, store: Store | None) -> _Named:
 
 def _of_node(settings: Settings, device_name: str, store: Store | None) -> list[_Named]:
     return [
-        ("spool", partial(check_spool, settings)),
-        ("checkpoints", partial(check_checkpoints, settings, store)),
+        ("spool", partial(check_spool, settings, store)),
+        ("checkpoints", partial(check_places, settings, store)),
         ("device", partial(check_device, device_name)),
         ("disk", partial(check_disk, settings)),
     ]

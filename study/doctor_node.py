@@ -6,52 +6,41 @@ from functools import partial
 from pathlib import Path
 
 from study import data_dir
-from study.checkpoint_places import check_place, shown_place
-from study.docket import active_studies
+from study.checkpoint_places import shown_place
+from study.docket import active_studies, check_checkpoints
 from study.environment import device_label, device_of
 from study.finding import Finding, carried_out
+from study.replay import spool_folder
 from study.settings import LOCAL_CHECKPOINTS, Settings
 from study.spool import DONE, REJECTED, SUFFIX, left_behind
-from study.storage import Store
+from study.storage import Store, tracking_uri
 from study.studies import CHECKPOINTS_KEY, find_study
 from study.words import counted
 
 LEAST_FREE_GIB = 1.0
 
 
-def check_spool(settings: Settings) -> Iterator[Finding]:
+def check_spool(settings: Settings, store: Store | None) -> Iterator[Finding]:
     """Whether records wait for MLflow here, or were refused by it."""
-    subject, folder = "spool", settings.spool_dir
-    left = left_behind(folder)
-    waiting = sum(map(_waiting, left))
-    under_way = sum(
-        _waiting(path)
-        for path in folder.glob(f"*{SUFFIX}")
-        if path.name != REJECTED and path not in left
-    )
-    if waiting:
-        dead = counted(len(left), "worker")
-        message = f"{counted(waiting, 'record')} of {dead} that died here wait for MLflow"
-        yield Finding(subject, False, message, "pass them on with: bnvit-study sync")
-    elif under_way:
-        message = f"{counted(under_way, 'record')} of workers here are on the way to MLflow"
-        yield Finding(subject, True, message)
-    else:
-        yield Finding(subject, True, "empty: MLflow has all that workers here have recorded")
-    rejected = folder / REJECTED
-    if rejected.exists():
-        message = f"MLflow refused {counted(_waiting(rejected), 'record')}, kept in {rejected}"
-        yield Finding(subject, False, message, "delete that file once you know what they were")
+    ours = None
+    if store is not None and not settings.is_tracking_off:
+        uri = tracking_uri(settings.mlflow_uri, store)
+        ours = spool_folder(settings.spool_dir, store, uri)
+    findings: list[Finding] = []
+    for folder in sorted(path for path in settings.spool_dir.glob("*") if path.is_dir()):
+        findings += _left(folder, is_ours=folder == ours)
+    yield from findings or [Finding("spool", True, "nothing that workers here recorded is left")]
 
 
-def check_checkpoints(settings: Settings, store: Store | None) -> Iterator[Finding]:
+def check_places(settings: Settings, store: Store | None) -> Iterator[Finding]:
     """Whether checkpoints can be kept where all nodes are to find them, if they are to."""
     places = {settings.checkpoints}
     if settings.checkpoints is None and store is not None:
         active = active_studies(store).values()
         places = {find_study(store, name).user_attrs.get(CHECKPOINTS_KEY) for name in active}
     for place in sorted(place for place in places if place not in (None, LOCAL_CHECKPOINTS)):
-        yield from carried_out("checkpoints", partial(_check_place, place))
+        there = settings.model_copy(update={"checkpoints": place})
+        yield from carried_out("checkpoints", partial(_check_place, there, shown_place(place)))
 
 
 def check_device(name: str) -> Iterator[Finding]:
@@ -72,9 +61,29 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _check_place(place: str) -> Iterator[Finding]:
-    check_place(place)
-    yield Finding("checkpoints", True, f"can be kept at {shown_place(place)}")
+def _check_place(settings: Settings, shown: str) -> Iterator[Finding]:
+    check_checkpoints(settings)
+    yield Finding("checkpoints", True, f"can be kept at {shown}")
+
+
+def _left(folder: Path, is_ours: bool) -> Iterator[Finding]:
+    """What waits in the spools for one store and one MLflow."""
+    dead = left_behind(folder)
+    alive = [path for path in folder.glob(f"*{SUFFIX}") if path.name != REJECTED]
+    waiting = sum(map(_waiting, dead))
+    under_way = sum(_waiting(path) for path in alive if path not in dead)
+    if waiting:
+        told = f"{counted(waiting, 'record')} of {counted(len(dead), 'worker')} that died here"
+        where = "" if is_ours else ", with the store and the MLflow that they are for"
+        advice = f"pass them on with: bnvit-study sync{where}"
+        yield Finding("spool", False, f"{told} wait in {folder}", advice)
+    if under_way:
+        told = f"{counted(under_way, 'record')} of workers here are on the way to MLflow"
+        yield Finding("spool", True, told)
+    rejected = folder / REJECTED
+    if rejected.exists():
+        told = f"MLflow refused {counted(_waiting(rejected), 'record')}, kept in {rejected}"
+        yield Finding("spool", False, told, "delete that file once you know what they were")
 
 
 def _waiting(path: Path) -> int:

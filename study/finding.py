@@ -1,7 +1,7 @@
 """What a check of the doctor finds, and what becomes of a check that fails itself."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +16,6 @@ _FAILURES = (
     OSError,
     RuntimeError,
     LookupError,
-    TypeError,
     ValueError,
 )
 
@@ -34,14 +33,13 @@ class Finding:
 Check = Callable[[], Iterable[Finding]]
 
 
-def carried_out(subject: str, check: Check) -> list[Finding]:
+def carried_out(subject: str, check: Check) -> Iterator[Finding]:
     """The findings of `check`; where it fails, what it had found, and that."""
-    findings: list[Finding] = []
     try:
-        findings.extend(check())
+        for finding in check():
+            yield replace(finding, advice="") if finding.is_good else finding
     except _FAILURES as error:
-        findings.append(failure(subject, error))
-    return findings
+        yield failure(subject, error)
 
 
 def failure(subject: str, error: BaseException) -> Finding:

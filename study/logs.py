@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +30,7 @@ class PeopleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+        _print(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 class JsonHandler(logging.Handler):
@@ -47,7 +47,12 @@ class JsonHandler(logging.Handler):
             "pid": os.getpid(),
             **_context.get(),
         }
-        print(json.dumps(told, default=str), file=sys.stderr)
+        _print(json.dumps(told, default=str))
+
+
+def _print(line: str) -> None:
+    with suppress(OSError):  # whoever read it may have died: no reason to stop a worker
+        print(line, file=sys.stderr, flush=True)
 
 
 def log_to_stderr(level: int, as_json: bool) -> None:

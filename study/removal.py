@@ -18,7 +18,7 @@ from study.studies import runs_of, set_stopped, show_study
 from study.tracking import StudyRuns, probe_tracking
 from study.words import counted
 
-CHECKPOINTS_TIMEOUT_S = 30  # to delete the copies that other nodes find
+CHECKPOINTS_TIMEOUT_S = 10  # to delete the copies that other nodes find
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import optuna
 import torch
@@ -49,7 +50,7 @@ class Session:
 
     def fill(self, trials: int | None = None) -> None:
         """Make slots towards the study's total, which `trials` sets."""
-        starts = self.identity.space.starts(self.identity.seed)
+        starts = partial(self.identity.space.starts, self.identity.seed)
         slots.fill(self.store, self.study, starts, trials)
 
     def tend(self, spool: Spool | None) -> bool:

@@ -6,6 +6,7 @@ Optuna's tables directly: its own calls cannot be made conditional on ours.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -13,6 +14,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy import Connection, func, select, text
 
+from objectives.search_space import START_POINTS
 from study import leases
 from study.leases import Claim
 from study.schema import leases as lease
@@ -22,18 +24,18 @@ from study.storage import Store
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
 MOST_WAITING = 100  # slots made ahead: each look at a study reads all its open trials
 
+Starts = Callable[[], list[dict[str, Any]]]
+
 _UTC_NOW = func.timezone("UTC", func.now())  # as Optuna stores times
 _FILL_LOCK = 7_231_100_000  # plus the study's id in Optuna
 
 
-def fill(
-    store: Store, study: optuna.Study, starts: list[dict[str, Any]], total: int | None = None
-) -> int:
+def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = None) -> int:
     """Make slots towards waiting + running + finished = the study's total; failed do not count.
 
     At most MOST_WAITING wait at a time; the rest is made when those are claimed. `total` sets
-    the total; without it the one set last holds. The first slots carry the values in `starts`;
-    the others are left to the sampler. Surplus slots that nobody has claimed are withdrawn (they
+    the total; without it the one set last holds. The first slots carry the values that `starts`
+    gives; the others are left to the sampler. Surplus slots that nobody has claimed are withdrawn (they
     end as failed trials, without a run). Returns the number of slots made.
     """
     if total is not None:
@@ -128,11 +130,10 @@ def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def _make(
-    connection: Connection, study: optuna.Study, numbers: range, starts: list[dict[str, Any]]
-) -> None:
+def _make(connection: Connection, study: optuna.Study, numbers: range, starts: Starts) -> None:
     if not numbers:
         return
+    values = starts() if numbers[0] < START_POINTS else []
     rows = [
         {"study_id": study._study_id, "number": number, "state": TrialState.WAITING}
         for number in numbers
@@ -144,7 +145,7 @@ def _make(
         {
             "trial_id": trial_id,
             "key": "fixed_params",
-            "value_json": json.dumps(starts[number] if number < len(starts) else {}),
+            "value_json": json.dumps(values[number] if number < len(values) else {}),
         }
         for trial_id, number in made
     ]

@@ -82,7 +82,7 @@ def _details(study: StudyStatus) -> list[RenderableType]:
     head = Text.assemble((seen.study, "bold"), f"  {_count(seen)}, {_outlook(study)}")
     about = f"{seen.identity.model} on {seen.identity.dataset}"
     if study.trials_per_hour is not None:
-        about += f", {study.trials_per_hour:.3g} trials per hour"
+        about += f", {_rate(study.trials_per_hour)} trials per hour"
     parts: list[RenderableType] = [head, Text(about), *map(Text, summary(seen))]
     if study.running:
         parts += [Text(), _running_table(study)]
@@ -129,7 +129,7 @@ def _studies_table(studies: tuple[StudyStatus, ...]) -> Table:
             f"{len(seen.ended)} of {len(seen.counted)}",
             str(len(study.running)),
             f"{best.val_accuracy:.2%}" if best and best.val_accuracy is not None else "",
-            f"{per_hour:.3g}" if per_hour is not None else "",
+            _rate(per_hour) if per_hour is not None else "",
             _outlook(study),
         )
     return table
@@ -147,6 +147,10 @@ def _workers_table(workers: tuple[WorkerStatus, ...]) -> Table:
 
 def _count(seen: Overview) -> str:
     return f"{len(seen.ended)} of {counted(len(seen.counted), 'trial')} ended"
+
+
+def _rate(per_hour: float) -> str:
+    return f"{per_hour:,.0f}" if per_hour >= 10 else f"{per_hour:.1f}"
 
 
 def _outlook(study: StudyStatus) -> str:

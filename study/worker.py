@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from objectives.objective import Outcome
 from study import slots
@@ -78,7 +79,8 @@ def _claim_of(job: Job, hands: Hands) -> Claim | None:
 
 def refill(job: Job) -> int:
     """Make the slots that are missing, as for trials that failed; returns how many."""
-    return slots.fill(job.store, job.study, job.identity.space.starts(job.identity.seed))
+    starts = partial(job.identity.space.starts, job.identity.seed)
+    return slots.fill(job.store, job.study, starts)
 
 
 def _is_over(since_s: float, limit_s: float | None) -> bool:

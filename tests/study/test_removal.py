@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from sqlalchemy import func, select
 
 from models.errors import InputError
+from study import removal
 from study.docket import active_studies, open_checkpoints
 from study.errors import UnknownStudyError
 from study.removal import find_removable, remove
@@ -149,12 +150,20 @@ def test_what_is_not_ours_is_refused(store: Store) -> None:
     ],
 )
 def test_an_experiment_that_cannot_be_deleted_is_named(
-    store: Store, settings: Settings, made: Made, tmp_path: Path, uri: str, reason: str
+    store: Store,
+    settings: Settings,
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
+    reason: str,
 ) -> None:
+    monkeypatch.setattr(removal, "CHECKPOINTS_TIMEOUT_S", 0.5)
     made.study.set_user_attr("mlflow_experiment_id", "0")
     made.study.set_user_attr("mlflow_parent_run_id", "p")
     there = settings.model_copy(update={"mlflow_uri": uri.format(folder=tmp_path)})
-    line, *_ = remove(store, there, find_removable(store, made.study.study_name))
+    line, checkpoints, _ = remove(store, there, find_removable(store, made.study.study_name))
+    assert ("could not be deleted" in checkpoints) is uri.startswith("http")
     assert line.startswith("MLflow: experiment 0 was not deleted")
     assert reason in line
     assert line.endswith("delete it there with: mlflow experiments delete -x 0")

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -24,6 +25,12 @@ from study.storage import Store, open_store
 from study.studies import set_stopped
 from study.worker_status import duration, read_workers
 from tests.study.made import Made, make_study
+
+
+@pytest.fixture
+def store(store: Store) -> Store:
+    """The shared store, whose leases last long enough for a slow machine."""
+    return replace(store, lease_s=30.0)
 
 
 @pytest.fixture
