@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lint format gpu-check
+.PHONY: help study test lint format chaos gpu-check
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ lint: $(DEV) ## check style, types and the direction of imports
 format: $(DEV) ## format the code and sort its imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+KILLS ?= 0
+chaos: $(DEV) ## break everything around a study until KILLS workers were killed (0: one round)
+	$(BIN)/python -m tests.chaos --kills $(KILLS)
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, case, func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from study.schema import leases, trials
+from study.schema import leases, trials, workers
 from study.storage import Store
 
 MOST_CRASHES = 3  # workers in a row that a trial may kill before it is given up
@@ -114,6 +114,7 @@ def give_up(claim: Claim) -> sqlalchemy.Update:
 def abandon(store: Store, worker: str) -> None:
     """End the leases of a worker that is known to have died, as if they had run out."""
     with store.engine.begin() as connection:
+        connection.execute(workers.delete().where(workers.c.name == worker))
         connection.execute(
             leases.update()
             .where(leases.c.worker == worker, leases.c.expires_at > func.now())

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -41,6 +41,14 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=LEASE_S, gt=0)  # a worker silent for so long lost its trial
     checkpoints: str | None = None  # where all nodes find checkpoints: a URL, or "local"
     store_patience_s: float = Field(default=STORE_PATIENCE_S, ge=0)  # an outage ridden out
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _absolute(cls, place: str | None) -> str | None:
+        """A folder as all processes of this node can find it, wherever they run."""
+        if place is None or place == LOCAL_CHECKPOINTS or ":" in place:
+            return place
+        return str(Path(place).absolute())
 
     @property
     def is_tracking_off(self) -> bool:

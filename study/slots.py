@@ -35,8 +35,8 @@ def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = 
 
     At most MOST_WAITING wait at a time; the rest is made when those are claimed. `total` sets
     the total; without it the one set last holds. The first slots carry the values that `starts`
-    gives; the others are left to the sampler. Surplus slots that nobody has claimed are withdrawn (they
-    end as failed trials, without a run). Returns the number of slots made.
+    gives; the others are left to the sampler. Surplus slots that nobody has claimed are withdrawn
+    (they end as failed trials, without a run). Returns the number of slots made.
     """
     if total is not None:
         study.set_user_attr(TOTAL_KEY, total)

@@ -11,6 +11,7 @@ from study import slots
 from study.attempt import Attempt, Hands
 from study.docket import Docket
 from study.errors import WorkerError
+from study.giving_up import give_up
 from study.job import Job
 from study.leases import Claim
 from study.logs import context
@@ -46,8 +47,7 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
             hands.stop.wait(POLL_S * random.uniform(0.5, 1.5))
             continue
         job, claim = found
-        with context(study=job.study.study_name, trial=claim.trial_id, attempt=claim.attempt):
-            outcome = Attempt(job, claim, hands).run()
+        outcome = _attempt(job, claim, hands)
         idle_since_s = time.monotonic()
         ended += outcome not in (None, Outcome.FAILED)
         if not claim.is_hopeless:  # that one failed other workers
@@ -58,6 +58,15 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
                 "Mend it and run the same command again"
             )
     return ended
+
+
+def _attempt(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
+    number = hands.patience(lambda: job.store.storage.get_trial(claim.trial_id)).number
+    with context(study=job.study.study_name, trial=number, attempt=claim.attempt):
+        if not claim.is_hopeless:
+            return Attempt(job, claim, hands).run()
+        hands.patience(lambda: give_up(job.store, job.study, job.runs, claim, hands.spool))
+        return Outcome.FAILED
 
 
 def _claim(docket: Docket, hands: Hands) -> tuple[Job, Claim] | None:

@@ -304,14 +304,16 @@ def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
     store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = training.start
+    tried: list[int] = []
 
     def greedy(*arguments: object) -> training.Run:
-        if arguments[0].batch_size > 60:  # type: ignore[attr-defined]
+        tried.append(arguments[0].batch_size)  # type: ignore[attr-defined]
+        if tried[-1] > 60:
             torch.empty(1 << 60)  # more than any machine has
         return start(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "start", greedy)
-    search(small)
+    search(small, trials=8)
     outcomes = {row.number: row.outcome for row in seen_in(store, small).trials}
     study = optuna.load_study(study_name=small.study_name, storage=store.storage)
     assert "oom" in outcomes.values()
@@ -319,6 +321,11 @@ def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
         is_large = trial.params["batch_size"] > 60
         assert (outcomes[trial.number] == "oom") == is_large
         assert trial.constraints["memory"] == (1.0 if is_large else -1.0)
+    # Nothing as large as what did not fit is tried again.
+    too_large = [batch_size for batch_size in tried if batch_size > 60]
+    assert too_large == sorted(set(too_large), reverse=True)
+    reasons = [trial.user_attrs.get("reason", "") for trial in study.trials]
+    assert sum("was not tried" in reason for reason in reasons) == len(study.trials) - len(tried)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,24 @@
+"""A short storm over a small study; `make chaos` is the long one."""
+
+from tests.chaos.play import play
+from tests.chaos.storm import Weather
+
+SHORT = Weather(
+    kill_every_s=2.5,
+    postgres_restarts_s=(8.0, 34.0),
+    packets_dropped_s=(20.0,),
+    dropped_for_s=10.0,
+    mlflow_killed_s=(12.0,),
+    mlflow_away_for_s=8.0,
+    frozen_s=(5.0,),
+    frozen_for_s=8.0,
+)
+
+
+def test_a_storm_loses_nothing_and_doubles_nothing() -> None:
+    storm, verdict = play(SHORT, workers=4, trials=12, epochs=4, seed=1)
+    assert storm.counts["kills"] >= 5
+    assert storm.counts["drops"] == storm.counts["restarts"] // 2 == 1
+    assert verdict.ended == 12
+    assert verdict.rungs >= 12 * 4
+    assert verdict.faults == {}, verdict.notes
