@@ -31,14 +31,14 @@ from store_claims import claims_beside_sampling
 from store_crew import Server, Work, run_workers, server
 from store_history import write_history
 from store_meter import Meter
-from store_objective import TINY
+from store_objective import CPU, TINY
 from store_result import Count, Result, latency_table
 
 from objectives.data import dataset, load_search_data
-from study import slots
 from study.creation import create_or_resume, identify
 from study.request import Request
 from study.schema import leases, trials
+from study.service import Session
 from study.storage import Store, open_store
 
 SUBSET = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "mnist-subset"
@@ -70,7 +70,7 @@ def new_study(host: Server, size: int, finished: int) -> tuple[str, tuple[int, .
     with open_store(host.settings) as store:
         study, _ = create_or_resume(store, identity, request)
         write_history(store, study, identity.rungs, finished)
-        slots.fill(store, study, identity.space.starts(identity.seed), size)
+        Session(store, study, identity, request, host.settings, CPU, None, True).fill(size)
     return request.study_name, identity.rungs
 
 

@@ -52,7 +52,7 @@ class Storm:
                 action()
             if now_s >= next_kill_s and self._may_kill():
                 next_kill_s = now_s + self.weather.kill_every_s
-                self._kill(chance.choice(self.nodes))
+                self._kill(chance)
             self._restart_those_that_left()
             time.sleep(0.05)
         for _, _, action in plan:  # end what has begun: thaw, start, wake
@@ -96,9 +96,10 @@ class Storm:
         most = self.weather.most_kills
         return most is None or self.counts["kills"] < most
 
-    def _kill(self, node: Node) -> None:
-        if node.is_alive:
-            node.kill()
+    def _kill(self, chance: random.Random) -> None:
+        alive = [node for node in self.nodes if node.is_alive]
+        if alive:
+            chance.choice(alive).kill()
             self.counts["kills"] += 1
 
     def _restart_those_that_left(self) -> None:
