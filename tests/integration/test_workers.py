@@ -1,10 +1,15 @@
 """Workers on nodes of their own: killed, frozen, stopped and cut off."""
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 
+import psutil
 import pytest
 from sqlalchemy import select
 
@@ -228,3 +233,78 @@ def test_a_stopped_study_is_left_after_the_current_trials(
     seen = show_study(store, study)
     assert 0 < len(seen.ended) < 60
     assert "running" not in seen.outcomes
+
+
+def local_workers(store: Store) -> list[int]:
+    """Process ids of the workers that are signed on."""
+    with store.engine.connect() as connection:
+        return list(connection.scalars(select(workers.c.pid).order_by(workers.c.started_at)))
+
+
+def test_run_replaces_a_worker_that_dies(stage: Stage, store: Store, study: str) -> None:
+    run = create(stage, study, 6, LONG, "--workers 2 --pruner none")
+    until(lambda: has_rungs(store, study, 2) and len(local_workers(store)) == 2)
+    os.kill(local_workers(store)[0], signal.SIGKILL)
+    code, said = finish(run, 120)
+    assert code == 0, said
+    assert "a worker died (SIGKILL); another takes its place" in said
+    assert any(row.attempt == 2 for row in show_study(store, study).trials)
+    assert local_workers(store) == []
+    assert verdict(stage, study, 6).faults == {}
+
+
+def test_local_workers_leave_with_their_run(stage: Stage, store: Store, study: str) -> None:
+    run = create(stage, study, 6, 100 * LONG, "--workers 1")
+    until(lambda: has_rungs(store, study, 1))
+    (pid,) = local_workers(store)
+    run.kill()
+    until(lambda: not psutil.pid_exists(pid), 10)
+    assert "running" not in show_study(store, study).outcomes
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs Debian's faketime")
+def test_a_node_whose_clock_is_off_is_told_and_works(stage: Stage, study: str) -> None:
+    run = create(stage, study, 2, 1)
+    environment = {**os.environ, **stage.environment()}
+    environment["BNVIT_DATA_DIR"] = str(stage.folder / f"{study}-off")
+    command = ["faketime", "-f", "+180s", sys.executable, "-m", "study.entry"]
+    ended = subprocess.run(
+        [*command, *WORKER.split(), study], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "this node's clock is 180 s ahead of the store's" in ended.stderr
+    assert finish(run)[0] == 0
+    assert verdict(stage, study, 2).faults == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("worker nowhere", "no study 'nowhere'"),
+        ("worker --storage mysql://me:secret@host/db", "scheme 'mysql' is not supported"),
+        ("worker --storage postgresql://me:secret@127.0.0.1:9/db", "cannot be reached"),
+        ("worker --device quantum", "unknown device 'quantum'"),
+        ("worker --checkpoints nowhere://bucket", "unknown scheme"),
+        ("worker --max-trials 0", "--max-trials"),
+        ("status nowhere", "no study 'nowhere'"),
+        ("stop nowhere", "no study 'nowhere'"),
+        ("delete nowhere --yes", "no study 'nowhere'"),
+        ("export nowhere", "no study 'nowhere'"),
+    ],
+)
+def test_bad_input_is_one_line(stage: Stage, study: str, line: str, part: str) -> None:
+    assert study
+    node = stage.node("bad-input", line)
+    code, said = finish_alone(node)
+    assert code not in (0, None)
+    (told,) = [line for line in said.splitlines() if line.startswith("bnvit-study: ")]
+    assert part in told
+    assert "secret" not in said
+    assert "Traceback" not in said
+
+
+def finish_alone(node: Node) -> tuple[int | None, str]:
+    """Start it on a fresh log and wait for its end."""
+    node.log.unlink(missing_ok=True)
+    node.start()
+    return finish(node)

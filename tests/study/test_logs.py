@@ -1,0 +1,40 @@
+"""Log lines: for people, or one JSON object each."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from study.logs import context, log_to_stderr
+
+
+@pytest.fixture(autouse=True)
+def root_handlers() -> Iterator[None]:
+    """Handlers as they were."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_json_lines_say_what_they_are_about(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr(logging.WARNING, as_json=True)
+    log = logging.getLogger("study.test")
+    with context(worker="w"), context(study="s", trial=3, attempt=2):
+        log.info("goes on from %d images", 7)
+    log.warning("after")
+    inside, after = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert inside["message"] == "goes on from 7 images"
+    told = {key: inside[key] for key in ("level", "worker", "study", "trial", "attempt")}
+    assert told == {"level": "info", "worker": "w", "study": "s", "trial": 3, "attempt": 2}
+    assert {"time", "node", "pid"} <= set(inside)
+    assert "study" not in after
+
+
+def test_lines_for_people_are_short(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr(logging.WARNING, as_json=False)
+    with context(study="s"):
+        logging.getLogger("study.test").warning("beware")
+    assert capsys.readouterr().err == "warning: beware\n"
