@@ -6,7 +6,7 @@ The workers are the product's own (`study.worker`, `study.attempt`), but sleep w
 train. Beside them, in the same run and on the same server: plain `study.optimize`.
 
 Hardware: 2 cores, 10 GB of memory for 64 workers.
-Expected time: TODO
+Expected time: 2 min with --workers 8 --trials 20,200; 64 workers on 10,000 trials need 4 min or more.
 """
 
 import argparse

@@ -159,10 +159,9 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
         for line in opening(session, places):
             print_line(notes, line)
         with progress.shown(session, console, stop, quiet=as_json):
-            coordinate(session, places, stop)
+            seen = coordinate(session, places, stop)
         if stop.requested:
             print_line(notes, "stopping; a trial that was running keeps its place")
-        seen = session.overview()
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
         return stop.exit_code

@@ -3,6 +3,7 @@
 import logging
 
 from study.crew import Berth, Crew
+from study.overview import Overview
 from study.patience import Patience
 from study.service import Session
 from study.stop import Stop
@@ -14,10 +15,11 @@ POLL_S = 1.0
 log = logging.getLogger(__name__)
 
 
-def coordinate(session: Session, places: list[Berth], stop: Stop) -> None:
+def coordinate(session: Session, places: list[Berth], stop: Stop) -> Overview:
     """Have the study trained by local workers at `places`, and by others elsewhere, to its end.
 
-    Returns when all trials have ended, when the study was stopped, or when `stop` is set. Raises
+    Ends when all trials have ended, when the study was stopped, or when `stop` is set; returns
+    how the study stands then. Raises
     WorkerError where no local worker can go on, StoreAwayError where the store stays away.
     """
     store, settings = session.store, session.settings
@@ -34,3 +36,4 @@ def coordinate(session: Session, places: list[Berth], stop: Stop) -> None:
                     break
                 stop.wait(POLL_S)
         patience(lambda: session.close(spool))
+        return patience(session.overview)

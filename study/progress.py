@@ -28,6 +28,7 @@ from study.words import counted
 REFRESH_S = 1.0
 BAR_WIDTH = 60  # columns
 LIVE_MARGIN = 6  # lines of a terminal that the live table leaves to others
+_AWAY = (SQLAlchemyError, StorageInternalError)
 _STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",
@@ -56,7 +57,8 @@ def shown(session: Session, console: Console, stop: Stop, quiet: bool) -> Iterat
     lines = _Lines(session.overview())
     with _repeating(lambda: lines.tell(session.overview(), console, clock)):
         yield
-    lines.tell(session.overview(), console, clock)
+    with suppress(*_AWAY):
+        lines.tell(session.overview(), console, clock)
 
 
 def trials_table(seen: Overview, latest: int | None = None) -> Table:
@@ -178,7 +180,7 @@ def _repeating(action: Callable[[], None]) -> Iterator[None]:
     def repeat() -> None:
         while not stop.is_set():
             # A store that is away for a moment is the worker's concern; the next look will tell.
-            with suppress(SQLAlchemyError, StorageInternalError):
+            with suppress(*_AWAY):
                 action()
             stop.wait(REFRESH_S)
 

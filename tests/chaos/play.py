@@ -8,6 +8,7 @@ from tests.chaos.nodes import Node
 from tests.chaos.stage import WORKER, Stage, new_stage, run_line
 from tests.chaos.storm import Storm, Weather
 from tests.chaos.verdict import Verdict, judge
+from tests.integration.processes import until
 
 STUDY = "chaos"
 
@@ -30,6 +31,7 @@ def play(
         coordinator = stage.node("coordinator", run_line(STUDY, trials, epochs, "--pruner none"))
         storm = Storm(stage, nodes, weather, seed)
         coordinator.start()
+        until(lambda: coordinator.log.exists() and "workers:" in coordinator.log.read_text())
         try:
             storm.rage(coordinator, timeout_s)
         finally:
