@@ -47,6 +47,7 @@ class Work:
     """What workers have done, from when all were ready; CPU times of all cores together."""
 
     accounts: tuple[Account, ...]
+    lasted_s: float  # until the last had left
     postgres_cpu_s: float
     machine_cpu_s: float  # whoever used it
 
@@ -100,15 +101,15 @@ def run_workers(count: int, body: Body, host: Server) -> Work:
             process.start()
         try:
             _wait(ready)
-            began = _busy_s(), host.cpu_s()
+            began = time.perf_counter(), host.cpu_s(), _busy_s()
             for process in processes:
                 process.join()
         finally:
             for process in processes:
                 process.kill()
-        ended = _busy_s(), host.cpu_s()
+        ended = time.perf_counter(), host.cpu_s(), _busy_s()
         accounts = tuple(Account.read(path) for path in paths)
-    return Work(accounts, ended[1] - began[1], ended[0] - began[0])
+    return Work(accounts, *(end - begin for begin, end in zip(began, ended, strict=True)))
 
 
 def _busy_s() -> float:

@@ -92,13 +92,13 @@ def test_latencies_keep_operations_apart() -> None:
     ],
 )
 def test_lost_and_surplus_trials(count: Count, is_cut_off: bool, lost: int, surplus: int) -> None:
-    result = Result("plain", 20, 0, 4, is_cut_off, count, Work((), 0.0, 0.0))
+    result = Result("plain", 20, 0, 4, is_cut_off, count, Work((), 0.0, 0.0, 0.0))
     assert (result.lost, result.surplus) == (lost, surplus)
 
 
 def test_killed_worker_is_an_error(tmp_path: Path) -> None:
     account = Account.read(tmp_path / "none.json")
-    assert Work((account,), 0.0, 0.0).errors == ["killed"]
+    assert Work((account,), 0.0, 0.0, 0.0).errors == ["killed"]
 
 
 def test_account_survives_being_written(tmp_path: Path) -> None:
