@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from models.errors import BnvitError
 from objectives import objective, training
@@ -18,7 +18,7 @@ from objectives.objective import Outcome, Result
 from objectives.recipe import TrainConfig
 from study import leases, memory, slots
 from study.beat import Beat, Progress
-from study.connections import is_outage
+from study.connections import hurry, is_outage
 from study.errors import StorageError, StoreAwayError
 from study.job import Job, trial_params
 from study.leases import Claim, LeaseLostError
@@ -66,7 +66,8 @@ class Attempt:
         self.saved_at_s = time.monotonic()
         self.is_pending = False  # a rung that the store has not been told of
         self.recorded = 0  # rungs of the curve that are in the spool
-        self.number, self.trial = self._patiently(self._take_up)
+        self.number = claim.number
+        self.trial = self._patiently(self._take_up)
         self.recorder = NullRecorder()
         if hands.spool is not None and job.runs is not None:
             label = job.label(self.number)
@@ -87,7 +88,7 @@ class Attempt:
                 self._put_back()
                 return None
             except LeaseLostError:
-                log.warning("trial %d was taken over by another worker", self.number)
+                log.warning("trial %d was taken over by another worker, or deleted", self.number)
                 return None
             except OSError as error:
                 self._let_go()
@@ -99,13 +100,10 @@ class Attempt:
                 self._let_go()
                 raise
 
-    def _take_up(self) -> tuple[int, optuna.Trial]:
-        study, storage = self.job.study, self.job.store.storage
-        number = storage.get_trial(self.claim.trial_id).number
-        study.sampler = sampler(self.job.identity, number)
-        study._thread_local.cached_all_trials = None  # else kept from a trial that was lost
-        study.get_trials(deepcopy=False)  # Optuna's cache must know a trial before it is used
-        return number, optuna.trial.Trial(study, self.claim.trial_id)
+    def _take_up(self) -> optuna.Trial:
+        self.job.study.sampler = sampler(self.job.identity, self.number)
+        self.job.storage.take_up(self.claim.trial_id)
+        return optuna.trial.Trial(self.job.study, self.claim.trial_id)
 
     def _train(self) -> Result | None:
         """How training ended, also by a bug or for want of memory; None if it was interrupted."""
@@ -127,7 +125,7 @@ class Attempt:
 
     def _train_to_the_end(self) -> Result | None:
         config = self._patiently(self._configure)
-        reason = self._patiently(lambda: memory.too_large(self.job, config.batch_size))
+        reason = memory.too_large(self.job, config.batch_size)
         if reason is not None:
             self.recorder.open(config.as_dict())
             return objective.out_of_memory(None, self.job.chance, reason)
@@ -145,6 +143,7 @@ class Attempt:
     def _configure(self) -> TrainConfig:
         identity = self.job.identity
         values = suggest(self.job, self.claim.trial_id)
+        self._write()
         return TrainConfig(
             model=identity.model,
             switches=identity.model_switches,
@@ -178,7 +177,6 @@ class Attempt:
             log.info("trial %d goes on from %d images", self.number, run.images_seen)
             self.saved_images = images
             return
-        self.job.checkpoints.discard(self.number)  # what cannot be used only takes space
 
     def _wants_pause(self) -> bool:
         """Asked after each step; reads nothing but memory."""
@@ -196,6 +194,7 @@ class Attempt:
         if self.hands.beat.has_lost:
             raise LeaseLostError
         if self.hands.stop.requested:
+            hurry()
             self._save(self.run_state)
             return True
         if time.monotonic() - self.saved_at_s > CHECKPOINT_S:
@@ -232,11 +231,8 @@ class Attempt:
         run = self.run_state
         if run is None:
             return False
-        told = self._progress()
-        if not leases.extend(self.job.store, self.claim, told.seen, told.saved):
-            raise LeaseLostError
-        with leases.held(self.job.store, self.claim):
-            verdict = objective.settle(self.trial, run)
+        verdict = objective.settle(self.trial, run)
+        self._write()
         for metrics in run.curve[self.recorded :]:
             self.recorder.rung(metrics)
         self.recorded = len(run.curve)
@@ -257,10 +253,7 @@ class Attempt:
         return result.outcome
 
     def _tell(self, result: Result) -> None:
-        with leases.held(self.job.store, self.claim):
-            state = self.job.store.storage.get_trial(self.claim.trial_id).state
-            if state.is_finished():
-                return  # an earlier try got through, though its answer did not
+        if not self.job.storage.get_trial(self.claim.trial_id).state.is_finished():
             self._set_attr("outcome", result.outcome.value)
             self._set_attr("images_seen", self._progress().seen)
             if result.diverged is not None:
@@ -270,6 +263,17 @@ class Attempt:
             if result.outcome is Outcome.OOM:
                 self._set_attr(memory.MEMORY_KEY, memory.total_bytes(self.job.device))
             objective.tell(self.trial, result)
+        self._write()
+
+    def _write(self) -> None:
+        """Write what Optuna was told of the trial, in one transaction that extends the lease."""
+        told = self._progress()
+        try:
+            with leases.held(self.job.store, self.claim, (told.seen, told.saved)) as connection:
+                self.job.storage.write(connection)
+        except IntegrityError as error:  # the trial is no more: its study was deleted
+            raise LeaseLostError from error
+        self.job.storage.forget()
 
     def _is_best(self, result: Result) -> bool:
         assert result.value is not None
@@ -279,6 +283,8 @@ class Attempt:
         """The trial waits again, from its last checkpoint on."""
         self.recorder.put_back()
         try:
+            if not self.hands.beat.is_reachable:
+                raise StoreAwayError("no sign of life got through")
             self._patiently(self._release)
         except StoreAwayError:
             log.warning(
@@ -286,8 +292,8 @@ class Attempt:
             )
 
     def _release(self) -> None:
-        with leases.held(self.job.store, self.claim):
-            self._set_attr("images_seen", self._progress().seen)
+        self._set_attr("images_seen", self._progress().seen)
+        self._write()
         slots.release(self.job.store, self.claim)
 
     def _let_go(self) -> None:
@@ -305,7 +311,7 @@ class Attempt:
         return self.hands.patience(action)
 
     def _set_attr(self, key: str, value: Any) -> None:
-        self.job.store.storage.set_trial_user_attr(self.claim.trial_id, key, value)
+        self.job.storage.set_trial_user_attr(self.claim.trial_id, key, value)
 
 
 _OPTUNA_STATES = {

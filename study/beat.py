@@ -18,6 +18,7 @@ from study.schema import workers
 from study.storage import Store
 
 BEATS_PER_LEASE = 6
+LEAVE_S = 1.0  # granted to a beat under way
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,9 @@ class Beat:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=1.0)  # it may be waiting for a silent server
+        self._thread.join(timeout=LEAVE_S)  # it may be waiting for a silent server
+        if not self.is_reachable:
+            return  # others see that it is silent
         with suppress(SQLAlchemyError), self.store.engine.begin() as connection:
             connection.execute(workers.delete().where(workers.c.name == self.worker.name))
 
@@ -98,8 +101,10 @@ class Beat:
         try:
             yield
         finally:
-            with self._lock:
-                self._hold = None
+            is_mine = self._lock.acquire(timeout=LEAVE_S)
+            self._hold = None
+            if is_mine:
+                self._lock.release()
 
     def note_outage(self) -> None:
         """Somebody has found the store away; only a beat that passes says otherwise."""

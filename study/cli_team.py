@@ -58,7 +58,7 @@ def worker(
     ] = None,
     memory_share: Annotated[float, typer.Option(min=0.01, max=1.0, **_HIDDEN)] = 1.0,
     name: Annotated[str | None, typer.Option(**_HIDDEN)] = None,
-    of_parent: Annotated[bool, typer.Option("--of-parent", **_HIDDEN)] = False,
+    of_parent: Annotated[int | None, typer.Option(**_HIDDEN)] = None,
 ) -> None:
     """Join from any node: train trials of the studies in a shared store, until they have ended."""
     from study.joining import join
@@ -77,7 +77,7 @@ def worker(
             of_parent=of_parent,
         )
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
-        if of_parent:  # which says it
+        if of_parent is not None:  # which says it
             raise typer.Exit(130) from None
         raise typer.Abort from None
     raise typer.Exit(code)

@@ -1,5 +1,6 @@
 """Connections to Postgres that give up on a silent server, whatever the network does with it."""
 
+import threading
 from typing import Any, TypeVar
 
 import psycopg
@@ -9,7 +10,10 @@ from sqlalchemy import Engine, event
 
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 15  # of one statement; no statement of ours waits for a lock for so long
+HURRIED_ANSWER_S = 2  # the same when the process is to leave
 POOL_SIZE = 2
+
+_hurried = threading.Event()
 
 _Answer = TypeVar("_Answer")
 
@@ -25,13 +29,19 @@ class BoundedConnection(psycopg.Connection[Any]):
         self, gen: PQGen[_Answer], interval: float = 0.1, timeout: float | None = None
     ) -> _Answer:
         """Wait for an answer; raises OperationalError, and closes, if none comes."""
+        limit_s = HURRIED_ANSWER_S if _hurried.is_set() else ANSWER_TIMEOUT_S
         try:
-            return super().wait(gen, interval, timeout or ANSWER_TIMEOUT_S)
+            return super().wait(gen, interval, timeout or limit_s)
         except psycopg.errors._WaitTimeout as error:
             self.close()
             raise psycopg.OperationalError(
-                f"no answer from the server within {ANSWER_TIMEOUT_S} s"
+                f"no answer from the server within {limit_s} s"
             ) from error
+
+
+def hurry() -> None:
+    """From now on this process waits only briefly for an answer: it has been told to leave."""
+    _hurried.set()
 
 
 def engine_options(idle_s: float) -> dict[str, Any]:
@@ -46,7 +56,9 @@ def engine_options(idle_s: float) -> dict[str, Any]:
         "connect_args": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "bnvit-study",
-            "options": f"-c idle_in_transaction_session_timeout={round(idle_s * 1000)}",
+            "options": f"-c idle_in_transaction_session_timeout={round(idle_s * 1000)}"
+            # Of a node that is gone without a word the server notices, and frees its locks.
+            " -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         },
     }
 
@@ -74,6 +86,8 @@ def is_outage(error: BaseException | None) -> bool:
     """
     while error is not None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return True
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):  # after a failover
             return True
         if isinstance(error, sqlalchemy.exc.TimeoutError):  # all connections of the pool hang
             return True

@@ -1,6 +1,7 @@
 """What `run` does while workers train: looks after slots and local workers until all is done."""
 
 import logging
+import time
 
 from study.crew import Berth, Crew
 from study.overview import Overview
@@ -19,20 +20,23 @@ def coordinate(session: Session, places: list[Berth], stop: Stop) -> Overview:
     """Have the study trained by local workers at `places`, and by others elsewhere, to its end.
 
     Ends when all trials have ended, when the study was stopped, or when `stop` is set; returns
-    how the study stands then. Raises
-    WorkerError where no local worker can go on, StoreAwayError where the store stays away.
+    how the study stands then. Raises WorkerError where no local worker can go on, StoreAwayError
+    where the store stays away.
     """
     store, settings = session.store, session.settings
     patience = Patience(settings.store_patience_s, stop)
     with recording(store, settings, worker_name(), stop) as spool:
         with Crew(store, session.study.study_name, settings, places) as crew:
             while not stop.requested:
-                is_done = patience(lambda: session.tend(spool))
-                if is_done or patience(lambda: is_stopped(session.study)):
+                quiet_s = time.monotonic() - patience.last_outage_s
+                is_settled = quiet_s > store.lease_s / 2  # others were cut off as well
+                if patience(lambda: session.tend(spool, take_over=is_settled)):  # noqa: B023
                     crew.wait()
                     break
                 patience(crew.tend)
-                if crew.has_left:
+                if crew.has_left or (
+                    not crew.members and patience(lambda: is_stopped(session.study))
+                ):
                     break
                 stop.wait(POLL_S)
         patience(lambda: session.close(spool))

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO
 
 import torch
@@ -21,7 +21,8 @@ from study.storage import Store
 from study.workplace import worker_name
 
 PARENT_POLL_S = 0.25
-RESTART_S = 1.0  # before a worker that died is replaced
+RESTART_S = 1.0  # before a worker that died is replaced; doubled each time
+LONGEST_RESTART_S = 60.0
 STOP_TIMEOUT_S = 15.0  # for workers to save their trials
 AT_ONCE_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 60.0  # for workers to pass on what they have recorded
@@ -45,6 +46,7 @@ class _Member:
     name: str
     process: "subprocess.Popen[str]"
     reader: threading.Thread
+    restarts: int  # of workers before it in the same place
     died_at_s: float | None = None
 
 
@@ -86,12 +88,12 @@ class Crew:
             if code is None or code >= 0:
                 continue
             if member.died_at_s is None:
+                leases.abandon(self.store, member.name)
                 member.died_at_s = time.monotonic()
                 reason = signal.Signals(-code).name
                 log.warning("a worker died (%s); another takes its place", reason)
-                leases.abandon(self.store, member.name)
-            elif time.monotonic() - member.died_at_s > RESTART_S:
-                self.members[index] = self._start(member.berth)
+            elif time.monotonic() - member.died_at_s > _pause_s(member.restarts):
+                self.members[index] = self._start(member.berth, member.restarts + 1)
         codes = [member.process.poll() for member in self.members]
         if codes and all(code is not None and code >= 0 for code in codes) and any(codes):
             raise WorkerError("the workers have stopped; what they said is above")
@@ -111,9 +113,9 @@ class Crew:
         Interrupted, it asks again: then they leave at once.
         """
         try:
-            self._ask_and_wait(STOP_TIMEOUT_S)
+            self._ask_and_wait(signal.SIGTERM, STOP_TIMEOUT_S)
         except KeyboardInterrupt:
-            self._ask_and_wait(AT_ONCE_TIMEOUT_S)
+            self._ask_and_wait(signal.SIGINT, AT_ONCE_TIMEOUT_S)
             raise
         finally:
             for member in self._working():
@@ -123,9 +125,9 @@ class Crew:
             for member in self.members:
                 member.reader.join(timeout=1.0)
 
-    def _ask_and_wait(self, timeout_s: float) -> None:
+    def _ask_and_wait(self, number: signal.Signals, timeout_s: float) -> None:
         for member in self._working():
-            member.process.send_signal(signal.SIGTERM)
+            member.process.send_signal(number)
         self._wait(timeout_s)
 
     def _wait(self, timeout_s: float) -> None:
@@ -137,7 +139,7 @@ class Crew:
     def _working(self) -> list[_Member]:
         return [member for member in self.members if member.process.poll() is None]
 
-    def _start(self, berth: Berth) -> _Member:
+    def _start(self, berth: Berth, restarts: int = 0) -> _Member:
         name = worker_name()
         command = [sys.executable, "-m", "study.entry", *_arguments(self.study, berth, name)]
         process = subprocess.Popen(
@@ -152,7 +154,7 @@ class Crew:
         assert process.stderr is not None
         reader = threading.Thread(target=_pass_on, args=[process.stderr], daemon=True)
         reader.start()
-        return _Member(berth, name, process, reader)
+        return _Member(berth, name, process, reader, restarts)
 
     def _environment(self, berth: Berth) -> dict[str, str]:
         """Settings by environment: a command line can be read by others, passwords included."""
@@ -176,7 +178,7 @@ class ParentWatch:
     """Asks for a stop when the process that started this one is gone."""
 
     stop: Stop
-    parent: int = field(default_factory=os.getppid)
+    parent: int  # its process id
 
     def start(self) -> None:
         """Watch from now on, in the background."""
@@ -194,7 +196,11 @@ def _arguments(study: str, berth: Berth, name: str) -> list[str]:
     words = ["worker", "--device", berth.device, "--threads", str(berth.threads), "--name", name]
     if berth.memory_share < 1.0:
         words += ["--memory-share", str(berth.memory_share)]
-    return [*words, "--of-parent", "--", study]
+    return [*words, "--of-parent", str(os.getpid()), "--", study]
+
+
+def _pause_s(restarts: int) -> float:
+    return min(RESTART_S * 2.0 ** min(restarts, 10), LONGEST_RESTART_S)
 
 
 def _gpus(device: torch.device) -> list[str]:

@@ -21,8 +21,9 @@ from study.samplers import pruner
 from study.settings import LOCAL_CHECKPOINTS, Settings, is_server
 from study.slots import TOTAL_KEY
 from study.storage import Store
-from study.studies import CHECKPOINTS_KEY, STOP_KEY, VERSIONS_KEY, find_study, runs_of
+from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, STOP_KEY, VERSIONS_KEY, find_study, runs_of
 from study.tracking import StudyRuns
+from study.worker_storage import WorkerStorage
 
 REFRESH_S = 2.0  # between looks at which studies are active
 
@@ -93,7 +94,7 @@ class Docket:
     def tidy(self) -> None:
         """Delete checkpoints that this node still has of studies that have ended."""
         for job in self._jobs.values():
-            if job is not None and slots.remaining(self.store, job.study) == 0:
+            if job is not None and _is_over(job):
                 job.checkpoints.sweep()
 
     def close(self) -> None:
@@ -124,12 +125,21 @@ class Docket:
         identity = identity_of(study)
         if identity is None:
             raise InputError(f"the study '{study.study_name}' was not made by bnvit-study")
+        address = study.user_attrs.get(MLFLOW_KEY)
+        if address is not None and self.settings.mlflow_uri is None:
+            raise InputError(
+                f"the study '{study.study_name}' is recorded in MLflow at {address}; give it here "
+                "as well: --mlflow or MLFLOW_TRACKING_URI ('none' records nothing)"
+            )
         data = self._load(study.study_name, identity)
         _compare_versions(study)
-        study.pruner = pruner(identity)
+        storage = WorkerStorage(self.store, study._study_id, identity.space.distributions())
+        study = optuna.load_study(
+            study_name=study.study_name, storage=storage, pruner=pruner(identity)
+        )
         runs = None if self.settings.is_tracking_off else runs_of(study)
         checkpoints = open_checkpoints(study, self.settings, runs)
-        return Job(self.store, study, identity, data, self.device, runs, checkpoints)
+        return Job(self.store, storage, study, identity, data, self.device, runs, checkpoints)
 
     def _load(self, name: str, identity: StudyIdentity) -> SearchData:
         key = (identity.dataset, identity.train_images)
@@ -143,6 +153,13 @@ class Docket:
                 f"{data.checksum[:12]}, not {identity.data_checksum[:12]}; put the same files here"
             )
         return data
+
+
+def _is_over(job: Job) -> bool:
+    try:
+        return slots.remaining(job.store, job.study) == 0
+    except KeyError:  # the study was deleted
+        return True
 
 
 def check_checkpoints(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -26,7 +27,7 @@ def main() -> None:
     """Entry point: a known error is one line on stderr; --debug shows its trace."""
     arguments, debug, log_format = _options(sys.argv[1:])
     log_to_stderr(logging.DEBUG if debug else logging.WARNING, as_json=log_format == "json")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidily
+    terminated = _end_tidily_on_sigterm()
     try:
         if log_format not in LOG_FORMATS:
             raise InputError(f"unknown --log-format '{log_format}'; write text or json")
@@ -38,7 +39,21 @@ def main() -> None:
     except typer.exceptions.TyperException as error:
         _fail(f"{error.format_message()} {_usage(error)}", error.exit_code, log_format)
     except typer.Abort:
+        if terminated and arguments[:1] == ["worker"]:  # before it had begun
+            sys.exit(0)
         _fail("stopped at once", 130, log_format)
+
+
+def _end_tidily_on_sigterm() -> list[int]:
+    """Let SIGTERM end the program as Ctrl-C does; returns where it is noted."""
+    noted: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    return noted
 
 
 def _usage(error: typer.exceptions.TyperException) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from models.errors import InputError
 
-PACKAGES = ("torch", "torchvision", "timm", "einops", "numpy", "optuna", "mlflow")
+PACKAGES = ("bnvit-study", "torch", "torchvision", "timm", "einops", "numpy", "optuna", "mlflow")
 
 
 def device_of(name: str) -> torch.device:
@@ -32,6 +32,11 @@ def device_of(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("no Apple GPU is available here; use --device cpu or auto")
     return torch.device(name)
+
+
+def cuda_index(device: torch.device) -> int:
+    """The number of a CUDA device, which "cuda" alone leaves to the current one."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def device_label(device: torch.device) -> str:

@@ -11,6 +11,10 @@ class StoreAwayError(StorageError):
     """The store stayed away for longer than a worker waits; run again once it is back."""
 
 
+class LockedError(StorageError):
+    """Another process keeps a lock of the store for too long; it may hang."""
+
+
 class TrackingError(BnvitError):
     """The MLflow store cannot be reached or used."""
 

@@ -25,14 +25,13 @@ def give_up(
     Whoever dies in the middle of this leaves a lease that runs out, and a trial as hopeless.
     """
     storage = store.storage
-    number = storage.get_trial(claim.trial_id).number
     reason = (
         f"{claim.crashes} workers in a row died while they trained it, "
         "without a new checkpoint between"
     )
-    log.error("trial %d of '%s' failed: %s", number, study.study_name, reason)
+    log.error("trial %d of '%s' failed: %s", claim.number, study.study_name, reason)
     if spool is not None and runs is not None:
-        label = TrialLabel(study.study_name, str(study.user_attrs[UUID_KEY]), number)
+        label = TrialLabel(study.study_name, str(study.user_attrs[UUID_KEY]), claim.number)
         recorder = TrialRecorder(spool, runs, label, claim.trial_id, claim.attempt)
         recorder.close(Result(Outcome.FAILED, None, reason=reason), "FAIL")
     with leases.held(store, claim):

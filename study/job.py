@@ -15,6 +15,7 @@ from study.environment import device_label, revision, versions
 from study.identity import UUID_KEY, StudyIdentity
 from study.storage import Store
 from study.tracking import StudyRuns, TrialLabel
+from study.worker_storage import WorkerStorage
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Job:
     """Everything that a worker needs for one study."""
 
     store: Store
+    storage: WorkerStorage  # of `study`, for the trial that the worker holds
     study: optuna.Study
     identity: StudyIdentity
     data: SearchData

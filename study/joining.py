@@ -9,10 +9,11 @@ import torch
 from study import data_dir
 from study.crew import ParentWatch
 from study.docket import Docket, check_checkpoints
-from study.environment import device_of
-from study.logs import context
+from study.environment import cuda_index, device_of
+from study.errors import StoreAwayError
+from study.logs import identify
 from study.settings import Settings
-from study.stop import stop_on_signals
+from study.stop import Stop, stop_on_signals
 from study.storage import open_store
 from study.worker import Limits, work
 from study.workplace import workplace
@@ -31,12 +32,12 @@ def join(
     threads: int | None = None,
     memory_share: float = 1.0,
     name: str | None = None,
-    of_parent: bool = False,
+    of_parent: int | None = None,
 ) -> int:
     """Work as one worker until there is nothing left to do; returns the exit code.
 
     SIGTERM, the notice of a pre-emption, is an orderly end: 0. `of_parent`: leave with the
-    process that started this one.
+    process of this id.
     """
     settings.check()
     check_checkpoints(settings)
@@ -44,24 +45,41 @@ def join(
     if threads is not None:
         torch.set_num_threads(threads)
     if memory_share < 1.0 and device.type == "cuda":
-        torch.cuda.set_per_process_memory_fraction(memory_share, device)
+        torch.cuda.set_per_process_memory_fraction(memory_share, cuda_index(device))
     data_dir.prepare(settings.data_dir)
-    with stop_on_signals() as stop, open_store(settings) as store:
-        if of_parent:
-            ParentWatch(stop).start()
+    with stop_on_signals() as stop:
+        if of_parent is not None:
+            ParentWatch(stop, of_parent).start()
+        try:
+            _join(settings, studies, device, limits, stop, name, is_alone=of_parent is None)
+        except StoreAwayError as error:
+            if stop.signal != signal.SIGTERM:
+                raise
+            log.warning("%s", error)
+    return stop.exit_code if stop.signal not in (None, signal.SIGTERM) else 0
+
+
+def _join(
+    settings: Settings,
+    studies: Sequence[str],
+    device: torch.device,
+    limits: Limits,
+    stop: Stop,
+    name: str | None,
+    is_alone: bool,
+) -> None:
+    with open_store(settings) as store:
         docket = Docket(store, settings, device, studies)
         try:
-            with (
-                workplace(store, settings, device, stop, name) as hands,
-                context(worker=hands.beat.worker.name),
-            ):
-                if not of_parent:
+            with workplace(store, settings, device, stop, name) as hands:
+                identify(worker=hands.beat.worker.name)
+                if is_alone:
                     log.info("worker %s joins %s", hands.beat.worker.name, store.label)
                 ended = work(docket, hands, limits)
-                hands.patience(docket.tidy)
+                if not stop.requested:
+                    hands.patience(docket.tidy)
                 docket.flush(FLUSH_S)
-                if not of_parent:
+                if is_alone:
                     log.info("worker %s leaves after %d trials", hands.beat.worker.name, ended)
         finally:
             docket.close()
-    return stop.exit_code if stop.signal not in (None, signal.SIGTERM) else 0

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState
-from sqlalchemy import Connection, case, func, literal, select, text
+from sqlalchemy import Connection, and_, case, func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from study.schema import leases, trials, workers
@@ -27,6 +27,7 @@ class Claim:
     """A worker's hold on a trial."""
 
     trial_id: int
+    number: int  # of the trial in its study
     attempt: int
     worker: str
     crashes: int = 0  # workers that it killed in a row, without progress between
@@ -37,34 +38,42 @@ class Claim:
         return self.crashes >= MOST_CRASHES
 
 
-def expired(
-    store: Store, study: optuna.Study, hopeless_only: bool = False
+def open_to(
+    store: Store, study: optuna.Study, worker: str, take_over: bool
 ) -> sqlalchemy.Select[Any]:
-    """The first running trial whose worker has been silent for too long, locked.
+    """The first running trial that `worker`, who holds none, may take, locked.
 
-    A server that has only just started has heard of nobody yet, so it is left half a lease.
-    `hopeless_only`: only one that would now have killed too many workers.
+    That is one of its own, which it claimed without hearing the answer or could not put back;
+    with `take_over` also one whose worker has been silent for too long.
     """
-    grace = _seconds(store.lease_s / 2)
-    has_settled = func.now() - func.pg_postmaster_start_time() > grace
+    is_own = leases.c.worker == worker
+    return _running(study).where(is_own | _is_expired(store) if take_over else is_own)
+
+
+def hopeless(store: Store, study: optuna.Study) -> sqlalchemy.Select[Any]:
+    """The first running trial that has now killed too many workers, locked."""
+    return _running(study).where(_is_expired(store), leases.c.crashes >= MOST_CRASHES - 1)
+
+
+def _running(study: optuna.Study) -> sqlalchemy.Select[Any]:
     return (
         select(trials.c.trial_id)
         .join(leases, leases.c.trial_id == trials.c.trial_id)
-        .where(
-            trials.c.study_id == study._study_id,
-            trials.c.state == TrialState.RUNNING,
-            leases.c.expires_at <= func.now(),
-            has_settled,
-            leases.c.crashes >= (MOST_CRASHES - 1 if hopeless_only else 0),
-        )
+        .where(trials.c.study_id == study._study_id, trials.c.state == TrialState.RUNNING)
         .order_by(trials.c.number)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
 
 
-def take(connection: Connection, store: Store, trial_id: int, worker: str) -> Claim:
-    """Take the lease of a trial that `connection` has locked."""
+def _is_expired(store: Store) -> sqlalchemy.ColumnElement[bool]:
+    """A server that has only just started has heard of nobody yet: it is left half a lease."""
+    settled = func.now() - func.pg_postmaster_start_time() > _seconds(store.lease_s / 2)
+    return and_(leases.c.expires_at <= func.now(), settled)
+
+
+def take(connection: Connection, store: Store, trial_id: int, worker: str) -> tuple[int, int]:
+    """Take the lease of a trial that `connection` has locked; returns attempt and crashes."""
     fresh = insert(leases).values(
         trial_id=trial_id,
         attempt=1,
@@ -77,33 +86,20 @@ def take(connection: Connection, store: Store, trial_id: int, worker: str) -> Cl
         index_elements=[leases.c.trial_id],
         set_={
             "attempt": leases.c.attempt + 1,
-            "crashes": leases.c.crashes + case((leases.c.worker == NOBODY, 0), else_=1),
+            "crashes": leases.c.crashes + case((leases.c.worker.in_((NOBODY, worker)), 0), else_=1),
             "worker": worker,
             "expires_at": _expiry(store),
         },
     ).returning(leases.c.attempt, leases.c.crashes)
     attempt, crashes = connection.execute(taken).one()
-    return Claim(trial_id, attempt, worker, crashes)
+    return int(attempt), int(crashes)
 
 
 def extend(store: Store, claim: Claim, images_seen: int, images_saved: int) -> bool:
-    """Tell the server that the worker lives, and how far it is; False if the lease is lost.
-
-    A checkpoint further on than any before shows that the trial does not always kill its worker.
-    """
-    has_progressed = leases.c.images_saved < images_saved
-    statement = (
-        leases.update()
-        .where(*ours(claim))
-        .values(
-            expires_at=_expiry(store),
-            images_seen=images_seen,
-            crashes=case((has_progressed, 0), else_=leases.c.crashes),
-            images_saved=func.greatest(leases.c.images_saved, images_saved),
-        )
-    )
+    """Tell the server that the worker lives, and how far it is; False if the lease is lost."""
     with store.engine.begin() as connection:
-        return connection.execute(statement).rowcount == 1
+        extension = _extension(store, claim, images_seen, images_saved)
+        return connection.execute(extension).rowcount == 1
 
 
 def give_up(claim: Claim) -> sqlalchemy.Update:
@@ -123,28 +119,41 @@ def abandon(store: Store, worker: str) -> None:
 
 
 @contextmanager
-def held(store: Store, claim: Claim) -> Iterator[None]:
-    """Nobody can take the trial over while this lasts. Raises LeaseLostError if somebody has.
+def held(store: Store, claim: Claim, images: tuple[int, int] | None = None) -> Iterator[Connection]:
+    """A transaction during which nobody can take the trial over; LeaseLostError if one has.
 
-    Optuna's own writes carry no fence; those made in here do. Should this process freeze, the
-    server ends the transaction.
+    With `images`, seen and saved, it extends the lease. Should this process freeze, the server
+    ends the transaction.
     """
+    fence: sqlalchemy.Executable = select(leases.c.attempt).where(*ours(claim)).with_for_update()
+    if images is not None:
+        fence = _extension(store, claim, *images).returning(leases.c.attempt)
     with store.engine.begin() as connection:
-        mine = select(leases.c.attempt).where(*ours(claim)).with_for_update()
-        if connection.execute(mine).first() is None:
+        if connection.execute(fence).first() is None:
             raise LeaseLostError
-        yield
-
-
-def holds(store: Store, claim: Claim) -> bool:
-    """Whether the trial is still ours: nobody has taken it over since."""
-    with store.engine.connect() as connection:
-        return connection.execute(select(leases.c.attempt).where(*ours(claim))).first() is not None
+        yield connection
 
 
 def ours(claim: Claim) -> tuple[Any, ...]:
     """Condition on the lease table: the claim is the latest on its trial."""
     return leases.c.trial_id == claim.trial_id, leases.c.attempt == claim.attempt
+
+
+def _extension(
+    store: Store, claim: Claim, images_seen: int, images_saved: int
+) -> sqlalchemy.Update:
+    """A checkpoint further on than any before shows that the trial does not always kill."""
+    has_progressed = leases.c.images_saved < images_saved
+    return (
+        leases.update()
+        .where(*ours(claim))
+        .values(
+            expires_at=_expiry(store),
+            images_seen=images_seen,
+            crashes=case((has_progressed, 0), else_=leases.c.crashes),
+            images_saved=func.greatest(leases.c.images_saved, images_saved),
+        )
+    )
 
 
 def _expiry(store: Store) -> Any:

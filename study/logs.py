@@ -11,8 +11,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+_identity: dict[str, Any] = {}  # of this process, in all of its threads
 _context: ContextVar[dict[str, Any]] = ContextVar("context", default={})  # noqa: B039  # replaced, never changed
 PACKAGES = ("study", "objectives", "models")
+
+
+def identify(**fields: object) -> None:
+    """Add `fields`, as the worker's name, to all JSON lines from now on."""
+    _identity.update(fields)
 
 
 @contextmanager
@@ -45,6 +51,7 @@ class JsonHandler(logging.Handler):
             "logger": record.name,
             "node": socket.gethostname(),
             "pid": os.getpid(),
+            **_identity,
             **_context.get(),
         }
         _print(json.dumps(told, default=str))

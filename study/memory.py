@@ -5,6 +5,7 @@ import torch
 
 from objectives import training
 from objectives.objective import Outcome
+from study.environment import cuda_index
 from study.job import Job
 
 MEMORY_KEY = "memory_bytes"  # attribute of a trial: the memory that was too small for it
@@ -13,15 +14,16 @@ MEMORY_KEY = "memory_bytes"  # attribute of a trial: the memory that was too sma
 def total_bytes(device: torch.device) -> int:
     """Memory of `device`: the GPU's own share of this process, or the machine's."""
     if device.type == "cuda":
-        share = torch.cuda.get_per_process_memory_fraction(device)
-        return int(torch.cuda.get_device_properties(device).total_memory * share)
+        index = cuda_index(device)
+        share = torch.cuda.get_per_process_memory_fraction(index)
+        return int(torch.cuda.get_device_properties(index).total_memory * share)
     return int(psutil.virtual_memory().total)
 
 
 def too_large(job: Job, batch_size: int) -> str | None:
     """Why a batch need not be tried here: one as small did not fit into as much memory."""
     mine = total_bytes(job.device)
-    for trial in job.study.get_trials(deepcopy=False):
+    for trial in job.storage.picture.seen:
         attrs = trial.user_attrs
         if attrs.get("outcome") != Outcome.OOM or attrs.get(MEMORY_KEY, 0) < mine:
             continue

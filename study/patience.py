@@ -1,6 +1,7 @@
 """Riding out an outage of the store: what fails for want of a server is tried again."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,6 +27,7 @@ class Patience:
     def __init__(self, limit_s: float, stop: Stop) -> None:
         self.limit_s = limit_s
         self.stop = stop
+        self.last_outage_s = -math.inf  # by the monotonic clock
 
     def __call__(self, action: Callable[[], _Result]) -> _Result:
         """The result of `action`, which must be repeatable.
@@ -38,7 +40,7 @@ class Patience:
             stop=tenacity.stop_after_delay(self.limit_s)
             | tenacity.stop_when_event_set(self.stop.event),
             sleep=tenacity.sleep_using_event(self.stop.event),
-            before_sleep=_tell_once,
+            before_sleep=self._note,
         )
         began_s = time.monotonic()
         try:
@@ -53,6 +55,10 @@ class Patience:
         if retrying.statistics["attempt_number"] > 1:
             log.info("the store is back after %.0f s", time.monotonic() - began_s)
         return result
+
+    def _note(self, state: tenacity.RetryCallState) -> None:
+        self.last_outage_s = time.monotonic()
+        _tell_once(state)
 
 
 def _tell_once(state: tenacity.RetryCallState) -> None:

@@ -109,7 +109,9 @@ class _Lines:
         """Print what is new in `seen`."""
         with self.lock:
             for row in seen.trials:
-                if row.rungs != self.rungs.get(row.number, ()) and row.val_accuracy is not None:
+                # A trial is read by several statements: its values may show up after its rungs.
+                is_whole = row.val_accuracy is not None and row.lr is not None
+                if row.rungs != self.rungs.get(row.number, ()) and is_whole:
                     self.rungs[row.number] = row.rungs
                     _say(console, f"trial {row.number}: {_rung_line(row, seen)}")
                 if row.finished and row.number not in self.ended:

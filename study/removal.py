@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, func, select
 
 from models.errors import InputError
+from study import slots
 from study.docket import open_checkpoints
 from study.errors import StorageError, TrackingError
 from study.schema import leases, trials
@@ -61,8 +62,11 @@ def _close(store: Store, study: optuna.Study) -> None:
     """End its open trials and all leases, so that no worker can train or make any of them."""
     mine = trials.c.study_id == study._study_id
     with store.engine.begin() as connection:
+        slots.lock_filling(connection, study)
         connection.execute(select(trials.c.trial_id).where(mine).with_for_update())
         _refuse_running(connection, study)
+        study.set_user_attr(TOTAL_KEY, 0)  # or an idle worker would replace them
+        set_stopped(study, True)
         ids = select(trials.c.trial_id).where(mine)
         connection.execute(leases.delete().where(leases.c.trial_id.in_(ids)))
         connection.execute(
@@ -70,8 +74,6 @@ def _close(store: Store, study: optuna.Study) -> None:
             .where(mine, trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)))
             .values(state=TrialState.FAIL, datetime_complete=func.timezone("UTC", func.now()))
         )
-    study.set_user_attr(TOTAL_KEY, 0)  # or an idle worker would replace them
-    set_stopped(study, True)
 
 
 def _refuse_running(connection: Connection, study: optuna.Study) -> None:

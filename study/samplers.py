@@ -29,7 +29,9 @@ class ScoutingHalvingPruner(optuna.pruners.SuccessiveHalvingPruner):
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether `trial` ends at the rung that it has just reported."""
         verdict = super().prune(study, trial)  # records the rung, for others to compare with
-        return verdict or is_scout(trial.number, study.user_attrs[TOTAL_KEY])
+        return verdict or (
+            trial.number < START_POINTS and is_scout(trial.number, study.user_attrs[TOTAL_KEY])
+        )
 
 
 def sampler(identity: StudyIdentity, trial_number: int) -> optuna.samplers.BaseSampler:

@@ -72,6 +72,27 @@ system_attributes = table(
     column("key", Text),
     column("value_json", Text),
 )
+params = table(
+    "trial_params",
+    column("trial_id", Integer),
+    column("param_name", Text),
+    column("param_value", Double),
+    column("distribution_json", Text),
+)
+intermediate_values = table(
+    "trial_intermediate_values",
+    column("trial_id", Integer),
+    column("step", Integer),
+    column("intermediate_value", Double),
+    column("intermediate_value_type", sqlalchemy.Enum("FINITE", name="trialintermediatevaluetype")),
+)
+values = table(
+    "trial_values",
+    column("trial_id", Integer),
+    column("objective", Integer),
+    column("value", Double),
+    column("value_type", sqlalchemy.Enum("FINITE", name="trialvaluetype")),
+)
 user_attributes = table(
     "trial_user_attributes",
     column("trial_id", Integer),

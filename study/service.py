@@ -13,6 +13,7 @@ from study import data_dir, slots
 from study.creation import create_or_resume, identify
 from study.docket import check_checkpoints, open_checkpoints
 from study.environment import device_of
+from study.errors import UnknownStudyError
 from study.giving_up import give_up
 from study.identity import UUID_KEY, StudyIdentity
 from study.overview import Overview, overview
@@ -53,12 +54,20 @@ class Session:
         starts = partial(self.identity.space.starts, self.identity.seed)
         slots.fill(self.store, self.study, starts, trials)
 
-    def tend(self, spool: Spool | None) -> bool:
-        """Replace failed trials, give up those that kill their workers; whether all have ended."""
-        while claim := slots.claim_hopeless(self.store, self.study, worker_name()):
+    def tend(self, spool: Spool | None, take_over: bool = True) -> bool:
+        """Replace failed trials, give up those that kill their workers; whether all have ended.
+
+        `take_over` false leaves trials of silent workers alone, as in `slots.claim`.
+        """
+        while take_over and (claim := slots.claim_hopeless(self.store, self.study, worker_name())):
             give_up(self.store, self.study, self.runs, claim, spool)
-        self.fill()
-        return self.is_done
+        try:
+            self.fill()
+            return self.is_done
+        except KeyError as error:
+            raise UnknownStudyError(
+                f"the study '{self.request.study_name}' was deleted meanwhile"
+            ) from error
 
     @property
     def uuid(self) -> str:
@@ -142,5 +151,6 @@ def _open_runs(
         study.set_user_attr("mlflow_parent_run_id", runs.parent_run_id)
     uri = settings.mlflow_uri
     study.set_user_attr(MLFLOW_KEY, shown_address(uri) if uri and is_server(uri) else None)
-    study.set_user_attr(CHECKPOINTS_KEY, settings.checkpoints)
+    if settings.checkpoints is not None:
+        study.set_user_attr(CHECKPOINTS_KEY, settings.checkpoints)
     return runs

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from models.errors import first_line
 from study.applier import Applier, NotYetError
+from study.errors import LockedError
 from study.spool import Entry, Spool
 from study.spool_line import Line
 from study.storage import Store
@@ -17,6 +18,7 @@ from study.tracking import TrackingOutageError
 OUTAGES = (
     TrackingOutageError,
     SQLAlchemyError,
+    LockedError,
     optuna.exceptions.StorageInternalError,
     OSError,
 )

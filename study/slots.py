@@ -40,10 +40,9 @@ def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = 
     """
     if total is not None:
         study.set_user_attr(TOTAL_KEY, total)
-    wanted = int(study.user_attrs[TOTAL_KEY])
     with store.engine.begin() as connection:
-        lock = {"key": _FILL_LOCK + study._study_id}
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+        lock_filling(connection, study)
+        wanted = int(study.user_attrs[TOTAL_KEY])
         made, counted, waiting = _count(connection, study)
         if counted > wanted:
             _withdraw(connection, study, min(counted - wanted, waiting))
@@ -53,6 +52,12 @@ def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = 
         return max(missing, 0)
 
 
+def lock_filling(connection: Connection, study: optuna.Study) -> None:
+    """Until the transaction ends nobody else makes slots of the study."""
+    lock = {"key": _FILL_LOCK + study._study_id}
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+
+
 def claim(store: Store, study: optuna.Study, worker: str, take_over: bool = True) -> Claim | None:
     """Claim an open slot: a trial whose worker has died, else the first that waits. None: none.
 
@@ -60,7 +65,7 @@ def claim(store: Store, study: optuna.Study, worker: str, take_over: bool = True
     cut off itself: they may have been as well.
     """
     with store.engine.begin() as connection:
-        trial_id = connection.scalar(leases.expired(store, study)) if take_over else None
+        trial_id = connection.scalar(leases.open_to(store, study, worker, take_over))
         if trial_id is None:
             trial_id = connection.scalar(_waiting(study))
         return None if trial_id is None else _take(connection, store, trial_id, worker)
@@ -69,29 +74,31 @@ def claim(store: Store, study: optuna.Study, worker: str, take_over: bool = True
 def claim_hopeless(store: Store, study: optuna.Study, worker: str) -> Claim | None:
     """Claim a trial that is to be given up because it kills its workers. None: there is none."""
     with store.engine.begin() as connection:
-        trial_id = connection.scalar(leases.expired(store, study, hopeless_only=True))
+        trial_id = connection.scalar(leases.hopeless(store, study))
         return None if trial_id is None else _take(connection, store, trial_id, worker)
 
 
 def _take(connection: Connection, store: Store, trial_id: int, worker: str) -> Claim:
-    claim: Claim = leases.take(connection, store, trial_id, worker)
+    attempt, crashes = leases.take(connection, store, trial_id, worker)
     started = func.coalesce(trials.c.datetime_start, _UTC_NOW)
-    connection.execute(
+    number = connection.execute(
         trials.update()
         .where(trials.c.trial_id == trial_id)
         .values(state=TrialState.RUNNING, datetime_start=started)
-    )
-    return claim
+        .returning(trials.c.number)
+    ).scalar_one()
+    return Claim(trial_id, number, attempt, worker, crashes)
 
 
 def release(store: Store, claim: Claim) -> None:
     """Put the trial back as a waiting slot, if it is still ours. Parameters and rungs stay."""
-    still_ours = select(lease.c.attempt).where(*leases.ours(claim)).exists()
+    ours = select(lease.c.attempt).where(*leases.ours(claim)).with_for_update()
     with store.engine.begin() as connection:
+        if connection.execute(ours).first() is None:
+            return
         connection.execute(
             trials.update()
             .where(trials.c.trial_id == claim.trial_id, trials.c.state == TrialState.RUNNING)
-            .where(still_ours)
             .values(state=TrialState.WAITING)
         )
         connection.execute(leases.give_up(claim))

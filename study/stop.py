@@ -1,4 +1,4 @@
-"""A clean stop: the first signal is noted, the second ends the process at once."""
+"""A clean stop: the first signal is noted, a further Ctrl-C ends the process at once."""
 
 import signal
 import sys
@@ -39,17 +39,19 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """A `Stop` that the first SIGINT, SIGTERM or SIGHUP sets; a second raises KeyboardInterrupt.
+    """A `Stop` that SIGINT, SIGTERM or SIGHUP sets; a further SIGINT raises KeyboardInterrupt.
 
-    A hang-up that is ignored, as under nohup, stays ignored.
+    A further SIGTERM does not: a supervisor may send it to all processes of a group, to some by
+    way of their parent again. A hang-up that is ignored, as under nohup, stays ignored.
     """
     stop = Stop()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.requested:
+        if stop.requested and number == signal.SIGINT:
             stop.at_once = True
             raise KeyboardInterrupt
-        stop.request(number)
+        if not stop.requested:
+            stop.request(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -16,11 +16,12 @@ from sqlalchemy import URL, Engine, make_url, text
 from models.errors import first_line
 from study.connections import CONNECT_TIMEOUT_S, bounded, engine_options
 from study.embedded import EmbeddedPostgres
-from study.errors import StorageError
+from study.errors import LockedError, StorageError
 from study.schema import prepare
 from study.settings import LEASE_S, Settings, postgres_url
 
 LOCK_POLL_S = 0.05
+LOCK_PATIENCE_S = 120.0
 SCHEMA_LOCK = 7_231_001  # advisory lock around the creation of all schemas
 MLFLOW_DATABASE = "mlflow"
 
@@ -43,11 +44,18 @@ class Store:
     def locked(self, key: int) -> Iterator[None]:
         """Hold a cluster-wide advisory lock; released as well when this process dies.
 
-        Asked for again and again instead of waited for, so that each statement is short.
+        Asked for again and again instead of waited for, so that each statement is short. Raises
+        LockedError where its holder keeps it for longer than LOCK_PATIENCE_S.
         """
+        until_s = time.monotonic() + LOCK_PATIENCE_S
         with self.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
+                if time.monotonic() > until_s:
+                    raise LockedError(
+                        f"another process has held a lock of {self.label} for "
+                        f"{LOCK_PATIENCE_S:.0f} s; it may hang: see 'bnvit-study status'"
+                    )
                 time.sleep(LOCK_POLL_S)
             try:
                 yield
@@ -132,6 +140,13 @@ def _ensure_database(url: URL, name: str) -> None:
             ) from error
 
 
+def _lock_schema(connection: sqlalchemy.Connection) -> None:
+    """Until the transaction ends; asked for again and again, as many may start at once."""
+    lock = text("SELECT pg_try_advisory_xact_lock(:key)")
+    while not connection.scalar(lock, {"key": SCHEMA_LOCK}):
+        time.sleep(LOCK_POLL_S)
+
+
 def libpq_url(url: URL) -> str:
     """The URL as libpq and psycopg read it, password included."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -142,7 +157,7 @@ def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
     engine = bounded(sqlalchemy.create_engine(url, **engine_options(lease_s)))
     try:
         with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+            _lock_schema(connection)
             storage = optuna.storages.RDBStorage(plain, engine_kwargs=engine_options(lease_s))
             uuid = prepare(connection)
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:

@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 def suggest(job: Job, trial_id: int) -> dict[str, float | int]:
     """Values for a trial: those it has already, else the sampler's, made to last at once.
 
-    All values are kept by one write before the first is used, so that a suggestion which is
+    The caller writes all values at once before the first is used, so that a suggestion which is
     interrupted half-way is never mixed with another.
     """
-    seen = job.study.get_trials(deepcopy=False)  # one look, for the sampler and for the record
-    trial = job.store.storage.get_trial(trial_id)
+    job.storage.picture.look()  # one look, for the sampler and for the record
+    trial = job.storage.get_trial(trial_id)
     if not trial.params and not trial.system_attrs.get(FIXED_PARAMS):
-        _propose(job, trial, seen)
+        _propose(job, trial, job.storage.picture.memorable())
     elif SUGGESTED_BY not in trial.user_attrs and trial.number < START_POINTS:
-        job.store.storage.set_trial_user_attr(trial_id, SUGGESTED_BY, "start")
+        job.storage.set_trial_user_attr(trial_id, SUGGESTED_BY, "start")
     return job.identity.space.suggest(optuna.trial.Trial(job.study, trial_id))
 
 
@@ -76,7 +76,7 @@ def _propose(job: Job, trial: FrozenTrial, seen: list[FrozenTrial]) -> None:
         else snapshot.sampler.sample_independent(snapshot, trial, name, distribution)
         for name, distribution in job.identity.space.distributions().items()
     }
-    storage = job.store.storage
+    storage = job.storage
     storage.set_trial_user_attr(trial._trial_id, VISIBLE, _visible(seen))
     by = job.identity.sampler if relative else "random"
     storage.set_trial_user_attr(trial._trial_id, SUGGESTED_BY, by)

@@ -61,8 +61,7 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
 
 
 def _attempt(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
-    number = hands.patience(lambda: job.store.storage.get_trial(claim.trial_id)).number
-    with context(study=job.study.study_name, trial=number, attempt=claim.attempt):
+    with context(study=job.study.study_name, trial=claim.number, attempt=claim.attempt):
         if not claim.is_hopeless:
             return Attempt(job, claim, hands).run()
         hands.patience(lambda: give_up(job.store, job.study, job.runs, claim, hands.spool))
@@ -76,7 +75,7 @@ def _claim(docket: Docket, hands: Hands) -> tuple[Job, Claim] | None:
             claim = hands.patience(lambda job=job: _claim_of(job, hands))  # type: ignore[misc]
             if claim is not None:
                 return job, claim
-            if not hands.patience(lambda job=job: refill(job)):  # type: ignore[misc]
+            if not hands.patience(lambda job=job: _refill(job)):  # type: ignore[misc]
                 break
     return None
 
@@ -86,10 +85,13 @@ def _claim_of(job: Job, hands: Hands) -> Claim | None:
     return slots.claim(job.store, job.study, beat.worker.name, take_over=beat.is_settled)
 
 
-def refill(job: Job) -> int:
+def _refill(job: Job) -> int:
     """Make the slots that are missing, as for trials that failed; returns how many."""
     starts = partial(job.identity.space.starts, job.identity.seed)
-    return slots.fill(job.store, job.study, starts)
+    try:
+        return slots.fill(job.store, job.study, starts)
+    except KeyError:  # the study was deleted; soon the docket knows
+        return 0
 
 
 def _is_over(since_s: float, limit_s: float | None) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import torch
@@ -15,6 +16,7 @@ from sqlalchemy import func, select
 from study.attempt import Hands
 from study.beat import Beat, Worker
 from study.best import is_best
+from study.data_dir import unusable
 from study.environment import device_label, versions
 from study.patience import Patience
 from study.replay import Replayer, spool_folder, sync
@@ -88,6 +90,7 @@ def recording(store: Store, settings: Settings, name: str, stop: Stop) -> Iterat
     uri = tracking_uri(settings.mlflow_uri, store)
     folder = spool_folder(settings.spool_dir, store, uri)
     with (
+        _unusable_told(folder),
         Spool(folder, name) as spool,
         Replayer(spool, store, uri, partial(is_best, store)) as replayer,
     ):
@@ -106,3 +109,11 @@ def recording(store: Store, settings: Settings, name: str, stop: Stop) -> Iterat
                 )
             elif flush_s == FLUSH_S:
                 sync(folder, store, uri, partial(is_best, store))
+
+
+@contextmanager
+def _unusable_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unusable(folder, error) from error

@@ -12,13 +12,15 @@ SHORT = Weather(
     mlflow_away_for_s=8.0,
     frozen_s=(5.0,),
     frozen_for_s=8.0,
+    spell_s=1e6,  # all of that once
 )
 
 
 def test_a_storm_loses_nothing_and_doubles_nothing() -> None:
     storm, verdict = play(SHORT, workers=4, trials=12, epochs=4, seed=1)
     assert storm.counts["kills"] >= 5
-    assert storm.counts["drops"] == storm.counts["restarts"] // 2 == 1
+    assert storm.counts["drops"] == storm.counts["mlflow kills"] == 1
+    assert storm.counts["restarts"] >= 1
     assert verdict.ended == 12
     assert verdict.rungs >= 12 * 4
     assert verdict.faults == {}, verdict.notes

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from uuid import uuid4
 
 import optuna
 import pytest
@@ -71,8 +72,8 @@ def test_a_large_study_makes_its_slots_as_they_are_claimed(
     store: Store, study: optuna.Study
 ) -> None:
     assert slots.fill(store, study, list, 1000) == slots.MOST_WAITING
-    for _ in range(3):
-        claimed(store, study, "a")
+    for worker in "abc":
+        claimed(store, study, worker)
     assert slots.fill(store, study, list) == 3
     assert slots.remaining(store, study) == 1000
 
@@ -83,7 +84,7 @@ def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Stud
     lock = threading.Lock()
 
     def claim_all(name: str) -> None:
-        while (claim := slots.claim(store, study, name)) is not None:
+        while (claim := slots.claim(store, study, f"{name}-{uuid4().hex}")) is not None:
             with lock:
                 claims.append(claim)
 
@@ -129,9 +130,8 @@ def test_an_expired_lease_is_taken_over_and_its_holder_knows(
     second = claimed(store, study, "b")
     assert (second.trial_id, second.attempt, second.crashes) == (first.trial_id, 2, 1)
     assert study.get_trials()[0].datetime_start == started
-    assert not leases.holds(store, first)
-    assert leases.holds(store, second)
     assert not leases.extend(store, first, 1, 0)
+    assert leases.extend(store, second, 1, 0)
     with pytest.raises(LeaseLostError), leases.held(store, first):
         pytest.fail("held what was lost")
     slots.release(store, first)  # too late: the trial is another's
@@ -144,8 +144,19 @@ def test_one_who_was_cut_off_itself_takes_nothing_over(store: Store, study: optu
     waiting = slots.claim(store, study, "b", take_over=False)
     assert waiting is not None
     assert waiting.attempt == 1
-    assert slots.claim(store, study, "b", take_over=False) is None
-    assert slots.claim(store, study, "b") is not None
+    assert slots.claim(store, study, "c", take_over=False) is None
+    assert slots.claim(store, study, "c") is not None
+
+
+def test_a_claim_whose_answer_was_lost_is_found_again_and_no_crash(
+    store: Store, study: optuna.Study
+) -> None:
+    slots.fill(store, study, list, 2)
+    first = claimed(store, study, "a")  # of which "a" has not heard
+    again = slots.claim(store, study, "a", take_over=False)
+    assert again is not None
+    assert (again.trial_id, again.attempt, again.crashes) == (first.trial_id, 2, 0)
+    assert claimed(store, study, "b").trial_id != first.trial_id
 
 
 def test_a_server_that_has_just_started_gives_nobodys_trial_away(
@@ -184,8 +195,8 @@ def test_leases_of_a_worker_known_to_be_dead_end_at_once(store: Store, study: op
     lost, kept = claimed(store, study, "dead"), claimed(store, study, "alive")
     leases.abandon(store, "dead")
     assert claimed(store, study, "b").trial_id == lost.trial_id
-    assert slots.claim(store, study, "b") is None
-    assert leases.holds(store, kept)
+    assert slots.claim(store, study, "c") is None
+    assert leases.extend(store, kept, 1, 0)
 
 
 def test_a_trial_that_kills_three_workers_in_a_row_is_hopeless(
@@ -195,7 +206,7 @@ def test_a_trial_that_kills_three_workers_in_a_row_is_hopeless(
     claim = claimed(store, study, "a")
     for crashes in (1, 2):
         end_lease(store, claim)
-        claim = claimed(store, study, "b")
+        claim = claimed(store, study, f"b{crashes}")
         assert (claim.crashes, claim.is_hopeless) == (crashes, False)
         assert slots.claim_hopeless(store, study, "run") is None
     end_lease(store, claim)
@@ -212,7 +223,7 @@ def test_progress_between_crashes_shows_that_a_trial_is_not_to_blame(
     for images_saved in (100, 200, 300, 400):
         assert leases.extend(store, claim, images_saved + 10, images_saved)
         end_lease(store, claim)
-        claim = claimed(store, study, "b")
+        claim = claimed(store, study, f"b{images_saved}")
         assert claim.crashes == 1
     assert leases.extend(store, claim, 410, 400)  # no further than before
     end_lease(store, claim)

@@ -29,6 +29,15 @@ def test_the_first_signal_is_noted_and_the_second_interrupts() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_further_sigterm_changes_nothing() -> None:
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop.signal, stop.at_once) == (signal.SIGTERM, False)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_an_interruption_that_a_finaliser_swallows_prints_no_trace(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

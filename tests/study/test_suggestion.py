@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import optuna
 import pytest
+import sqlalchemy
 
-from study import service, slots
+from study import leases, service, slots
 from study.docket import Docket
 from study.job import Job
+from study.leases import Claim, LeaseLostError
 from study.request import Request
 from study.service import Session
 from study.settings import Settings
@@ -16,6 +18,7 @@ from study.storage import Store
 from study.studies import find_study, set_stopped
 from study.suggestion import SUGGESTED_BY, VISIBLE, ranges, suggest
 from tests.conftest import CPU
+from tests.study.conftest import end_lease
 
 Search = Callable[..., Session]
 
@@ -30,54 +33,92 @@ def job(store: Store, settings: Settings, small: Request, search: Search) -> Job
     return found
 
 
-def claimed(job: Job) -> int:
+def claimed(job: Job) -> Claim:
     claim = slots.claim(job.store, job.study, "test")
     assert claim is not None
     set_stopped(find_study(job.store, job.study.study_name), True)  # for nobody else to serve
-    return claim.trial_id
+    job.storage.take_up(claim.trial_id)
+    return claim
+
+
+def write(job: Job, claim: Claim) -> None:
+    with leases.held(job.store, claim) as connection:
+        job.storage.write(connection)
+    job.storage.forget()
 
 
 def test_a_suggestion_is_kept_with_what_it_was_inferred_from(job: Job) -> None:
-    trial_id = claimed(job)
-    values = suggest(job, trial_id)
-    trial = job.store.storage.get_trial(trial_id)
+    claim = claimed(job)
+    values = suggest(job, claim.trial_id)
+    assert job.store.storage.get_trial(claim.trial_id).params == {}, "written all at once"
+    write(job, claim)
+    trial = job.store.storage.get_trial(claim.trial_id)
     assert trial.params == values
     assert trial.user_attrs[SUGGESTED_BY] == "tpe"
     assert trial.user_attrs[VISIBLE] == {"finished": "0-4", "running": ""}
-    assert suggest(job, trial_id) == values
+    job.storage.take_up(claim.trial_id)
+    assert suggest(job, claim.trial_id) == values
 
 
-def test_an_interrupted_suggestion_goes_on_with_the_same_values(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial_id = claimed(job)
-    with monkeypatch.context() as patch:
-        patch.setattr(optuna.trial.Trial, "suggest_int", lambda *_: _die())
-        with pytest.raises(SystemExit):
-            suggest(job, trial_id)
-    half = job.store.storage.get_trial(trial_id)
-    assert set(half.params) == {"lr"}
-    proposed = half.system_attrs["fixed_params"]
-    assert suggest(job, trial_id) == proposed
+def _write_half(job: Job, connection: sqlalchemy.Connection) -> None:
+    job.storage.write(connection)
+    raise SystemExit
+
+
+def test_a_write_that_fails_half_way_has_written_nothing(job: Job) -> None:
+    claim = claimed(job)
+    values = suggest(job, claim.trial_id)
+    with pytest.raises(SystemExit), leases.held(job.store, claim) as connection:
+        _write_half(job, connection)
+    assert job.store.storage.get_trial(claim.trial_id).params == {}
+    write(job, claim)
+    assert job.store.storage.get_trial(claim.trial_id).params == values
+
+
+def test_one_who_has_lost_the_trial_writes_nothing(job: Job) -> None:
+    claim = claimed(job)
+    suggest(job, claim.trial_id)
+    end_lease(job.store, claim)
+    assert slots.claim(job.store, job.study, "other") is not None
+    with pytest.raises(LeaseLostError):
+        write(job, claim)
+    assert job.store.storage.get_trial(claim.trial_id).params == {}
 
 
 def test_the_same_slot_gets_the_same_suggestion(job: Job) -> None:
-    trial_id = claimed(job)
-    first = suggest(job, trial_id)
-    again = _forgotten(job, trial_id)
-    assert suggest(job, again) == first
+    claim = claimed(job)
+    first = suggest(job, claim.trial_id)
+    job.storage.take_up(claim.trial_id)  # nothing was written
+    assert suggest(job, claim.trial_id) == first
 
 
-def _forgotten(job: Job, trial_id: int) -> int:
-    """The same trial without its values."""
-    with job.store.engine.begin() as connection:
-        for table in ("trial_params", "trial_system_attributes"):
-            connection.exec_driver_sql(f"DELETE FROM {table} WHERE trial_id = {trial_id}")
-    return trial_id
+def test_what_optuna_reads_back_is_what_it_was_told(job: Job) -> None:
+    claim = claimed(job)
+    values = suggest(job, claim.trial_id)
+    trial = optuna.trial.Trial(job.study, claim.trial_id)
+    trial.report(0.25, 10)
+    trial.set_constraint("finite", -1.0)
+    job.study.tell(trial, 0.5)
+    write(job, claim)
+    stored = find_study(job.store, job.study.study_name).get_trials()[claim.number]
+    assert (stored.state.name, stored.value) == ("COMPLETE", 0.5)
+    assert (stored.params, stored.intermediate_values) == (values, {10: 0.25})
+    assert stored.constraints == {"finite": -1.0}
+    assert stored.datetime_complete is not None
+    seen = {trial.number: trial for trial in job.storage.picture.look()}[claim.number]
+    told = ("state", "value", "params", "distributions", "intermediate_values", "constraints")
+    for name in told:
+        assert getattr(seen, name) == getattr(stored, name)
 
 
-def _die() -> None:
-    raise SystemExit
+def test_a_picture_agrees_with_optuna_on_a_whole_study(job: Job) -> None:
+    stored = find_study(job.store, job.study.study_name).get_trials()
+    for seen in job.storage.picture.look():
+        twin = stored[seen.number]
+        for name in ("_trial_id", "state", "value", "params", "intermediate_values"):
+            assert getattr(seen, name, None) == getattr(twin, name, None)
+    ended = [trial for trial in stored if trial.state.is_finished()]
+    assert [trial.number for trial in job.storage.picture.memorable()] == [t.number for t in ended]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""Signs of life on real Postgres."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import optuna
+import pytest
+import sqlalchemy
+from sqlalchemy import select
+
+from study import leases, slots
+from study.beat import BEATS_PER_LEASE, Beat, Progress, Worker
+from study.leases import Claim
+from study.schema import workers
+from study.storage import Store
+from tests.integration.processes import until
+from tests.study.conftest import end_lease, lease_of
+
+WORKER = Worker("me", "node", 1, "cpu", {}, 0.0)
+LEASE_S = 0.6
+
+
+@pytest.fixture
+def quick(store: Store) -> Store:
+    return replace(store, lease_s=LEASE_S)
+
+
+@pytest.fixture
+def claim(quick: Store, study: optuna.Study) -> Claim:
+    slots.fill(quick, study, list, 1)
+    made = slots.claim(quick, study, WORKER.name)
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def beat(quick: Store) -> Iterator[Beat]:
+    with Beat(quick, WORKER) as made:
+        yield made
+
+
+def signed_on(store: Store) -> bool:
+    with store.engine.connect() as connection:
+        query = select(workers.c.name).where(workers.c.name == WORKER.name)
+        return connection.execute(query).first() is not None
+
+
+def test_a_worker_signs_on_and_off(quick: Store) -> None:
+    with Beat(quick, WORKER):
+        assert signed_on(quick)
+    assert not signed_on(quick)
+
+
+def test_the_beat_extends_the_lease_and_tells_the_progress(
+    quick: Store, study: optuna.Study, claim: Claim, beat: Beat
+) -> None:
+    with beat.holding(claim, lambda: Progress(77, 50)):
+        until(lambda: lease_of(quick, claim)["images_seen"] == 77)
+        time.sleep(2 * LEASE_S)
+        assert slots.claim(quick, study, "other") is None
+        assert not beat.has_lost
+    row = lease_of(quick, claim)
+    assert row["images_saved"] == 50
+    until(lambda: slots.claim(quick, study, "other") is not None, 10)
+
+
+def test_the_holder_learns_that_it_has_lost_the_trial(
+    quick: Store, study: optuna.Study, claim: Claim, beat: Beat
+) -> None:
+    with beat.holding(claim, lambda: Progress(0, 0)):
+        end_lease(quick, claim)
+        taken = slots.claim(quick, study, "other")
+        if taken is not None:  # else the beat was quicker, as it may
+            until(lambda: beat.has_lost)
+            assert not leases.extend(quick, claim, 0, 0)
+
+
+def test_after_an_outage_a_worker_is_not_settled_at_once(beat: Beat) -> None:
+    until(lambda: beat.is_settled)
+    beat.note_outage()
+    assert not beat.is_reachable
+    assert not beat.is_settled
+    until(lambda: beat.is_reachable)
+    assert not beat.is_settled
+    until(lambda: beat.is_settled)
+
+
+def test_a_beat_that_fails_is_only_noted(
+    quick: Store, beat: Beat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise sqlalchemy.exc.OperationalError("", None, Exception())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beat, "_sign", away)
+        until(lambda: not beat.is_reachable)
+    until(lambda: beat.is_reachable)
+    assert quick.lease_s / BEATS_PER_LEASE < 1
