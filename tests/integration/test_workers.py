@@ -32,13 +32,15 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.fixture
-def study(stage: Stage, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A name for the test's study; what the test started is killed."""
+def study(stage: Stage, store: Store, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for the test's study; what the test started is killed and signed off."""
     yield request.node.name.removeprefix("test_")
     for node in stage.nodes:
         node.kill(signal.SIGCONT)
         node.kill()
     stage.nodes.clear()
+    with store.engine.begin() as connection:
+        connection.execute(workers.delete())
 
 
 @pytest.fixture(scope="module")

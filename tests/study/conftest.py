@@ -1,5 +1,6 @@
 """One embedded server and one data folder for the tests of the service."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from study.workplace import workplace
 from tests.conftest import SUBSET, TINY, new_data_dir
 
 
+LEASE_S = 2.0
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Iterator[Path]:
     """A data folder that the tests of a session share."""
@@ -40,10 +44,11 @@ def settings(shared_dir: Path) -> Settings:
 def store(settings: Settings) -> Iterator[Store]:
     """An open store; it keeps the server alive for the whole session.
 
-    Its leases are short, so that a server which has only just started is soon settled.
+    Its leases are short, and it is settled: it gives trials away though it has only just started.
     """
     with open_store(settings) as opened:
-        yield replace(opened, lease_s=2.0)
+        time.sleep(LEASE_S / 2)
+        yield replace(opened, lease_s=LEASE_S)
         MlflowTracker(opened.mlflow_url).disconnect()  # for all clients: MLflow shares its engine
 
 
