@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 from optuna.samplers import TPESampler
 from store_crew import Server, run_workers
@@ -61,7 +62,7 @@ def _claim_beside_sampling(settings: Settings, study: str, meter: Meter) -> None
 
         def claim(operation: str = "") -> Claim:
             with meter.measuring(operation):
-                found = slots.claim(store, job.study, "claimer")
+                found = slots.claim(store, job.study, uuid4().hex)  # each by another worker
             assert found is not None, "there are more slots than claims"
             return found
 

@@ -1,5 +1,6 @@
 """One embedded server and one data folder for the tests of the service."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,8 +25,17 @@ from study.worker import Limits, work
 from study.workplace import workplace
 from tests.conftest import SUBSET, TINY, new_data_dir
 
-
 LEASE_S = 2.0
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_logs() -> Iterator[None]:
+    """As they were: the program sets its own."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

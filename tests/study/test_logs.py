@@ -2,21 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from study.logs import context, log_to_stderr
-
-
-@pytest.fixture(autouse=True)
-def root_handlers() -> Iterator[None]:
-    """Handlers as they were."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 def test_json_lines_say_what_they_are_about(capsys: pytest.CaptureFixture[str]) -> None:

@@ -281,8 +281,8 @@ def test_lines_for_another_store_or_another_mlflow_go_nowhere(
 
 
 def test_each_store_and_each_mlflow_has_its_own_folder(store: Store, tmp_path: Path) -> None:
-    elsewhere = replace(store, optuna_url="postgresql://me:secret@db/optuna")
-    changed = replace(elsewhere, optuna_url="postgresql://you:other@db/optuna")
+    elsewhere = replace(store, uuid="another")
+    changed = replace(elsewhere, optuna_url="postgresql://you:other@alias/optuna")
     folders = [
         spool_folder(tmp_path, place, uri)
         for place in (store, elsewhere, changed)
