@@ -18,7 +18,7 @@ from objectives.objective import Outcome, Result
 from objectives.recipe import TrainConfig
 from study import leases, memory, slots
 from study.beat import Beat, Progress
-from study.connections import hurry, is_outage
+from study.connections import is_outage
 from study.errors import StorageError, StoreAwayError
 from study.job import Job, trial_params
 from study.leases import Claim, LeaseLostError
@@ -194,7 +194,6 @@ class Attempt:
         if self.hands.beat.has_lost:
             raise LeaseLostError
         if self.hands.stop.requested:
-            hurry()
             self._save(self.run_state)
             return True
         if time.monotonic() - self.saved_at_s > CHECKPOINT_S:

@@ -135,12 +135,13 @@ def delete(
     """Delete a study: its trials, its checkpoints, and its experiment in MLflow."""
     from study.removal import find_removable, remove
     from study.storage import open_store
+    from study.words import counted
 
     settings = settings_from(storage, mlflow)
     with open_store(settings) as store:
         found = find_removable(store, study)
         if not yes:
-            typer.confirm(f"delete '{study}' with {found.trials} trials?", abort=True)
+            typer.confirm(f"delete '{study}' with {counted(found.trials, 'trial')}?", abort=True)
         for line in remove(store, settings, found):
             print(line)
 

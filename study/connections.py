@@ -1,6 +1,10 @@
 """Connections to Postgres that give up on a silent server, whatever the network does with it."""
 
+import os
+import socket
 import threading
+import time
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -14,6 +18,7 @@ HURRIED_ANSWER_S = 2  # the same when the process is to leave
 POOL_SIZE = 2
 
 _hurried = threading.Event()
+_waiting: "set[BoundedConnection]" = set()
 
 _Answer = TypeVar("_Answer")
 
@@ -30,6 +35,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     ) -> _Answer:
         """Wait for an answer; raises OperationalError, and closes, if none comes."""
         limit_s = HURRIED_ANSWER_S if _hurried.is_set() else ANSWER_TIMEOUT_S
+        _waiting.add(self)
         try:
             return super().wait(gen, interval, timeout or limit_s)
         except psycopg.errors._WaitTimeout as error:
@@ -37,11 +43,24 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(
                 f"no answer from the server within {limit_s} s"
             ) from error
+        finally:
+            _waiting.discard(self)
 
 
 def hurry() -> None:
-    """From now on this process waits only briefly for an answer: it has been told to leave."""
+    """From now on this process waits only briefly for an answer: it has been told to leave.
+
+    Takes HURRIED_ANSWER_S: what then still waits for an answer has its connection ended.
+    """
+    before = set(_waiting)
     _hurried.set()
+    time.sleep(HURRIED_ANSWER_S)
+    for connection in before & _waiting:
+        with (
+            suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(connection.fileno())) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def engine_options(idle_s: float) -> dict[str, Any]:
@@ -73,6 +92,8 @@ def bounded(engine: Engine) -> Engine:
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> BoundedConnection:
+        if _hurried.is_set():
+            cparams = {**cparams, "connect_timeout": HURRIED_ANSWER_S}
         return BoundedConnection.connect(*cargs, **cparams)
 
     engine.dispose()  # those made before

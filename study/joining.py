@@ -2,11 +2,13 @@
 
 import logging
 import signal
+import threading
 from collections.abc import Sequence
 
 import torch
 
 from study import data_dir
+from study.connections import hurry
 from study.crew import ParentWatch
 from study.docket import Docket, check_checkpoints
 from study.environment import cuda_index, device_of
@@ -50,6 +52,7 @@ def join(
     with stop_on_signals() as stop:
         if of_parent is not None:
             ParentWatch(stop, of_parent).start()
+        threading.Thread(target=_hurry_when_stopped, args=[stop], daemon=True).start()
         try:
             _join(settings, studies, device, limits, stop, name, is_alone=of_parent is None)
         except StoreAwayError as error:
@@ -57,6 +60,12 @@ def join(
                 raise
             log.warning("%s", error)
     return stop.exit_code if stop.signal not in (None, signal.SIGTERM) else 0
+
+
+def _hurry_when_stopped(stop: Stop) -> None:
+    """A pre-emption leaves no time for a server that does not answer."""
+    stop.event.wait()
+    hurry()
 
 
 def _join(

@@ -26,7 +26,7 @@ from study.stop import Stop
 from study.storage import Store, tracking_uri
 
 FLUSH_S = 30.0  # for MLflow to take what it has not got yet, at the end
-STOPPED_FLUSH_S = 3.0  # the same after a stop or an error
+STOPPED_FLUSH_S = 2.0  # the same after a stop or an error
 MOST_SKEW_S = 5.0  # of a clock, before it is worth a word
 
 log = logging.getLogger(__name__)

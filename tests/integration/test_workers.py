@@ -178,6 +178,27 @@ def test_an_outage_beyond_patience_is_a_clean_end(stage: Stage, store: Store, st
     assert verdict(stage, study, 1).faults == {}
 
 
+def test_sigterm_while_the_store_is_away_is_an_orderly_end(
+    stage: Stage, store: Store, study: str
+) -> None:
+    run = create(stage, study, 1, 3 * LONG)
+    first = join(stage, "first", study)
+    until(lambda: has_rungs(store, study, 2))
+    stage.network.freeze()
+    time.sleep(1)
+    asked_s = time.monotonic()
+    first.kill(signal.SIGTERM)
+    code, said = finish(first)
+    took_s = time.monotonic() - asked_s
+    stage.network.thaw()
+    assert code == 0, said
+    assert took_s < 10
+    assert "waits again when its lease has run out" in said
+    assert finish(join(stage, "second", study))[0] == 0
+    assert finish(run)[0] == 0
+    assert verdict(stage, study, 1).faults == {}
+
+
 def test_training_goes_on_while_the_store_is_away(stage: Stage, store: Store, study: str) -> None:
     run = create(stage, study, 1, LONG)
     node = join(stage, "worker", study)
