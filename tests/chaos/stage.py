@@ -48,6 +48,8 @@ class Stage:
             "BNVIT_CHECKPOINTS": f"file://{self.folder / 'shared'}",
             "BNVIT_LEASE_S": str(LEASE_S),
             "OMP_NUM_THREADS": "1",
+            "BNVIT_DEBUG": "",  # whatever a test before it has set
+            "BNVIT_LOG_FORMAT": "",
         }
 
     def node(self, name: str, line: str) -> Node:

@@ -29,7 +29,7 @@ def start(line: str, data_dir: Path) -> "subprocess.Popen[str]":
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    for name in ("BNVIT_STORAGE_URL", "MLFLOW_TRACKING_URI"):
+    for name in ("BNVIT_STORAGE_URL", "MLFLOW_TRACKING_URI", "BNVIT_DEBUG", "BNVIT_LOG_FORMAT"):
         environment.pop(name, None)
     return subprocess.Popen(
         [*PROGRAM, *shlex.split(line)],
