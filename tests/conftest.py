@@ -52,6 +52,13 @@ def closed_dir(data_dir: Path) -> Iterator[Path]:
     folder.chmod(0o755)
 
 
+@pytest.fixture(autouse=True)
+def variables_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program sets these for the processes that it starts; no test leaves them to the next."""
+    for name in ("BNVIT_DEBUG", "BNVIT_LOG_FORMAT"):
+        monkeypatch.setenv(name, "")
+
+
 @pytest.fixture(scope="session")
 def subset() -> SearchData:
     """917 training and 83 validation images of MNIST."""
