@@ -17,7 +17,9 @@ from study.docket import Docket
 from study.job import Job
 from study.joining import join
 from study.leases import Claim
+from study.ledger import Ledger
 from study.settings import Settings
+from study.spool import Spool
 from study.worker import Limits
 
 
@@ -69,6 +71,7 @@ class SleepingAttempt(Attempt):
         self.meter = meter
         self.sampling: Span = meter.start()
         super().__init__(job, claim, hands)
+        self.ledger = _TimedLedger(job, claim, hands.spool, meter)
 
     def _start(self, config: TrainConfig) -> training.Run:
         self.meter.stop("sample", self.sampling)
@@ -76,16 +79,25 @@ class SleepingAttempt(Attempt):
         return blank_run(config, self.job.data)
 
     def _save(self, run: training.Run) -> None:
-        self.saved_images = run.images_seen
-
-    def _report(self) -> bool:
-        has_rung = self.run_state is not None and bool(self.run_state.curve)
-        with self.meter.measuring("report" if has_rung else "begin"):
-            return super()._report()
+        self.ledger.images_saved = run.images_seen
 
     def _finish(self, result: Result) -> Outcome:
         with self.meter.measuring("finish"):
             return super()._finish(result)
+
+
+class _TimedLedger(Ledger):
+    """The product's account of a trial, timed."""
+
+    def __init__(self, job: Job, claim: Claim, spool: Spool | None, meter: Meter) -> None:
+        self.meter = meter
+        super().__init__(job, claim, spool)
+
+    def report(self) -> bool:
+        """Tell of new rungs; the first time there is none yet."""
+        has_rung = self.run is not None and bool(self.run.curve)
+        with self.meter.measuring("report" if has_rung else "begin"):
+            return super().report()
 
 
 def _stop_after(seconds: float | None) -> None:

@@ -16,8 +16,6 @@ from study.samplers import pruner
 from study.storage import Store
 from study.studies import VERSIONS_KEY
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 
 def identify(request: Request, data: SearchData) -> StudyIdentity:
     """The identity of the requested study on `data`; raises InputError if they do not fit."""

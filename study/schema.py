@@ -9,6 +9,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
+    TableClause,
     Text,
     column,
     func,
@@ -56,6 +57,11 @@ workers = sqlalchemy.Table(
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
+
+def _attributes(name: str) -> TableClause:
+    return table(name, column("trial_id", Integer), column("key", Text), column("value_json", Text))
+
+
 # Optuna's tables, as far as ours need them; the names are part of its versioned schema.
 trials = table(
     "trials",
@@ -66,12 +72,8 @@ trials = table(
     column("datetime_start", DateTime),
     column("datetime_complete", DateTime),
 )
-system_attributes = table(
-    "trial_system_attributes",
-    column("trial_id", Integer),
-    column("key", Text),
-    column("value_json", Text),
-)
+system_attributes = _attributes("trial_system_attributes")
+user_attributes = _attributes("trial_user_attributes")
 params = table(
     "trial_params",
     column("trial_id", Integer),
@@ -92,12 +94,6 @@ values = table(
     column("objective", Integer),
     column("value", Double),
     column("value_type", sqlalchemy.Enum("FINITE", name="trialvaluetype")),
-)
-user_attributes = table(
-    "trial_user_attributes",
-    column("trial_id", Integer),
-    column("key", Text),
-    column("value_json", Text),
 )
 
 

@@ -27,6 +27,8 @@ MLFLOW_DATABASE = "mlflow"
 
 log = logging.getLogger(__name__)
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 
 @dataclass(frozen=True)
 class Store:

@@ -24,11 +24,10 @@ COUNTED = ("complete", "pruned", "diverged", "oom")
 
 @dataclass
 class Verdict:
-    """Counts of one study; all but `ended`, `failed`, `attempts`, `rungs` should be 0."""
+    """Counts of one study; all but `ended`, `failed` and `rungs` should be 0."""
 
     ended: int = 0
     failed: int = 0  # given up after three killed workers, and replaced
-    attempts: int = 0
     rungs: int = 0
     lost: int = 0  # trials short of the total
     surplus: int = 0
@@ -38,6 +37,7 @@ class Verdict:
     duplicate_runs: int = 0
     missing_rungs: int = 0  # in MLflow, of those in Optuna
     duplicate_rungs: int = 0
+    wrong_values: int = 0  # in MLflow, of a rung's accuracy
     wrong_outcomes: int = 0
     different_curves: int = 0  # from the same configuration trained undisturbed
     notes: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Verdict:
     @property
     def faults(self) -> dict[str, int]:
         """What is not as it should be."""
-        innocent = ("ended", "failed", "attempts", "rungs")
+        innocent = ("ended", "failed", "rungs")
         return {
             name: value
             for name, value in asdict(self).items()
@@ -97,7 +97,9 @@ def _compare_with_mlflow(
             continue  # its last rungs may be in the spool of a worker that it killed
         verdict.wrong_outcomes += record.outcome != trial.user_attrs["outcome"]
         for rung in trial.intermediate_values.keys() | record.val_accuracy.keys():
-            times = len(record.val_accuracy.get(rung, []))
+            recorded = record.val_accuracy.get(rung, [])
+            times = len(recorded)
+            verdict.wrong_values += set(recorded) - {trial.intermediate_values.get(rung)} != set()
             verdict.missing_rungs += times == 0
             verdict.duplicate_rungs += max(times - 1, 0)
             if times != 1:

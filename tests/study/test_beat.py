@@ -15,7 +15,7 @@ from study.leases import Claim
 from study.schema import workers
 from study.storage import Store
 from tests.integration.processes import until
-from tests.study.conftest import end_lease, lease_of
+from tests.study.conftest import lease_of
 
 WORKER = Worker("me", "node", 1, "cpu", {}, 0.0)
 LEASE_S = 0.6
@@ -66,14 +66,13 @@ def test_the_beat_extends_the_lease_and_tells_the_progress(
 
 
 def test_the_holder_learns_that_it_has_lost_the_trial(
-    quick: Store, study: optuna.Study, claim: Claim, beat: Beat
+    quick: Store, claim: Claim, beat: Beat
 ) -> None:
     with beat.holding(claim, lambda: Progress(0, 0)):
-        end_lease(quick, claim)
-        taken = slots.claim(quick, study, "other")
-        if taken is not None:  # else the beat was quicker, as it may
-            until(lambda: beat.has_lost)
-            assert not leases.extend(quick, claim, 0, 0)
+        with quick.engine.begin() as connection:  # as a worker that takes it over does
+            assert leases.take(connection, quick, claim.trial_id, "other") == (2, 1)
+        until(lambda: beat.has_lost)
+        assert not leases.extend(quick, claim, 0, 0)
 
 
 def test_after_an_outage_a_worker_is_not_settled_at_once(beat: Beat) -> None:

@@ -1,0 +1,125 @@
+"""What is told of one trial: to Optuna behind the fence of its lease, and to the spool."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from objectives import objective, training
+from objectives.objective import Outcome, Result
+from study import leases, memory, slots
+from study.beat import Progress
+from study.best import best_rank
+from study.job import Job
+from study.leases import Claim, LeaseLostError
+from study.recorder import NullRecorder, TrialRecorder
+from study.samplers import sampler
+from study.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_OPTUNA_STATES = {
+    Outcome.COMPLETE: "COMPLETE",
+    Outcome.PRUNED: "PRUNED",
+    Outcome.DIVERGED: "COMPLETE",
+    Outcome.OOM: "COMPLETE",
+    Outcome.FAILED: "FAIL",
+}
+
+
+class Ledger:
+    """Keeps a claimed trial's account. All but `recorder` may raise an outage, and be repeated.
+
+    Whatever writes to Optuna raises LeaseLostError where another worker has the trial.
+    """
+
+    def __init__(self, job: Job, claim: Claim, spool: Spool | None) -> None:
+        self.job = job
+        self.claim = claim
+        self.run: training.Run | None = None  # once it has begun
+        self.images_saved = 0  # in the last checkpoint
+        self._recorded = 0  # rungs of the curve that are in the spool
+        self.recorder = NullRecorder()
+        if spool is not None and job.runs is not None:
+            label = job.label(claim.number)
+            self.recorder = TrialRecorder(spool, job.runs, label, claim.trial_id, claim.attempt)
+
+    def take_up(self) -> None:
+        """Read the trial; what was not written of another is forgotten."""
+        self.job.study.sampler = sampler(self.job.identity, self.claim.number)
+        try:
+            self.job.storage.take_up(self.claim.trial_id)
+        except KeyError as error:  # its study was deleted
+            raise LeaseLostError from error
+        self.trial = optuna.trial.Trial(self.job.study, self.claim.trial_id)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the trial is."""
+        return Progress(self.run.images_seen if self.run is not None else 0, self.images_saved)
+
+    def write(self) -> None:
+        """Write what Optuna was told of the trial, in one transaction that extends the lease."""
+        told = self.progress
+        try:
+            with leases.held(self.job.store, self.claim, (told.seen, told.saved)) as connection:
+                self.job.storage.write(connection)
+        except IntegrityError as error:  # the trial is no more: its study was deleted
+            raise LeaseLostError from error
+        self.job.storage.forget()
+
+    def report(self) -> bool:
+        """Tell of new rungs, Optuna first: what is recorded was accepted. Whether it prunes."""
+        assert self.run is not None
+        verdict = objective.settle(self.trial, self.run)
+        self.write()
+        for metrics in self.run.curve[self._recorded :]:
+            self.recorder.rung(metrics)
+        self._recorded = len(self.run.curve)
+        return verdict
+
+    def is_best(self, result: Result) -> bool:
+        """Whether a trial that ends with `result` is the best so far."""
+        if result.outcome is not Outcome.COMPLETE:
+            return False
+        assert result.value is not None
+        return (result.value, -self.claim.number) > best_rank(self.job.study)
+
+    def record_end(self, result: Result, with_weights: bool) -> None:
+        """Record the end in the spool."""
+        if with_weights:
+            assert self.run is not None
+            self.recorder.weights(self.run.weights())
+        self.recorder.close(result, _OPTUNA_STATES[result.outcome])
+
+    def tell(self, result: Result) -> None:
+        """Tell Optuna how the trial ended, which is the commit."""
+        if not self.job.storage.get_trial(self.claim.trial_id).state.is_finished():
+            self._set_attr("outcome", result.outcome.value)
+            self._set_attr("images_seen", self.progress.seen)
+            if result.diverged is not None:
+                self._set_attr("diverged", asdict(result.diverged))
+            if result.reason:
+                self._set_attr("reason", result.reason)
+            if result.outcome is Outcome.OOM:
+                self._set_attr(memory.MEMORY_KEY, memory.total_bytes(self.job.device))
+            objective.tell(self.trial, result)
+        self.write()
+
+    def release(self) -> None:
+        """Put the trial back into its slot, with how far it is."""
+        self._set_attr("images_seen", self.progress.seen)
+        self.write()
+        slots.release(self.job.store, self.claim)
+
+    def let_go(self) -> None:
+        """Put the trial back on the way out of an error; without the store its lease runs out."""
+        try:
+            slots.release(self.job.store, self.claim)
+        except SQLAlchemyError as error:
+            log.debug("not put back: %s", error)
+
+    def _set_attr(self, key: str, value: Any) -> None:
+        self.job.storage.set_trial_user_attr(self.claim.trial_id, key, value)
