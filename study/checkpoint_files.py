@@ -60,7 +60,7 @@ def write(folder: Path, trial: str, state: dict[str, Any], seen: int) -> Path | 
 
     Raises OSError where the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     temporary = folder / f"{trial}.{uuid4().hex}.tmp"
     try:
         with temporary.open("w+b") as file:  # given a path, torch hides why it cannot write
@@ -68,6 +68,8 @@ def write(folder: Path, trial: str, state: dict[str, Any], seen: int) -> Path | 
             digest = _digest(file)
         path = folder / trial / f"{seen:015d}-{digest}.pt"
         return path if _move(temporary, path) else None
+    except FileNotFoundError:  # the whole folder was deleted: the study is over
+        return None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -120,7 +122,16 @@ def _move(temporary: Path, path: Path) -> bool:
     """Rename a file into a folder that others may delete; False if they deleted the file."""
     while temporary.exists():
         with suppress(FileNotFoundError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path.parent)
             temporary.replace(path)
             return True
     return False
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that others may delete at any time, also just now."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # deleted before mkdir could see that it is a folder
+        if folder.is_file():
+            raise

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlflow import MlflowClient
 
 from models.errors import InputError
 from study import checkpoint_places, checkpoints
+from study.checkpoint_files import write
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, check_place
 from study.checkpoints import Checkpoints
 from study.place import Place, PlaceError
@@ -216,6 +218,31 @@ def test_a_worker_killed_while_it_saves_leaves_no_half_file(
     assert warnings(caplog) == []
     local.discard(3)
     assert files(local.folder) == []
+
+
+def test_a_file_is_moved_though_its_folder_comes_and_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "node" / UUID
+    end_s = time.monotonic() + 1
+
+    def delete() -> None:
+        while time.monotonic() < end_s:
+            shutil.rmtree(folder / "trial-3", ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with ThreadPoolExecutor() as pool:
+        deleting = pool.submit(delete)
+        while time.monotonic() < end_s:
+            write(folder, "trial-3", {"value": 1}, 1)
+        deleting.result()
+    assert write(folder, "trial-3", {"value": 1}, 1) is not None
+    assert len(files(folder)) == 1
+
+
+def test_a_file_in_the_place_of_a_trials_folder_is_told(local: Checkpoints) -> None:
+    local.folder.mkdir(parents=True)
+    (local.folder / "trial-3").touch()
+    with pytest.raises(FileExistsError):
+        local.save(3, state(1), 1)
 
 
 def test_workers_of_the_same_trial_do_not_trouble_each_other(tmp_path: Path, shared: Path) -> None:
