@@ -25,7 +25,7 @@ from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, STOP_KEY, VERSIONS_KEY, f
 from study.tracking import StudyRuns
 from study.worker_storage import WorkerStorage
 
-REFRESH_S = 2.0  # between looks at which studies are active
+REFRESH_S = 5.0  # between looks at which studies are active
 
 log = logging.getLogger(__name__)
 

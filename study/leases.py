@@ -5,17 +5,47 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
 import sqlalchemy
-from optuna.trial import TrialState
-from sqlalchemy import Connection, and_, case, func, literal, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, func, select, text
 
-from study.schema import leases, trials, workers
+from study.schema import leases, workers
 from study.storage import Store
 
 MOST_CRASHES = 3  # workers in a row that a trial may kill before it is given up
 NOBODY = ""  # as a lease's worker: the trial was put back in order
+
+# Parts of the statements that claim and write. A claim, and each step of a trial that is held, is
+# one statement: it has happened wholly or not at all, and waits for the server once.
+_EXPIRY = "now() + :lease_s * interval '1 second'"
+
+# Of a lease l. A server that has only just started has heard of nobody yet: half a lease is left.
+IS_EXPIRED = """(
+    l.expires_at <= now()
+    AND now() - pg_postmaster_start_time() > :lease_s / 2 * interval '1 second'
+)"""
+
+# Takes the lease of the trial in `chosen`, which the statement has locked.
+TAKE = f"""
+    INSERT INTO bnvit.lease AS l (trial_id, attempt, crashes, worker, expires_at, images_seen)
+    SELECT trial_id, 1, 0, :worker, {_EXPIRY}, 0 FROM chosen
+    ON CONFLICT (trial_id) DO UPDATE SET
+        attempt = l.attempt + 1,
+        crashes = l.crashes + CASE WHEN l.worker IN ('{NOBODY}', :worker) THEN 0 ELSE 1 END,
+        worker = excluded.worker,
+        expires_at = excluded.expires_at
+    RETURNING l.trial_id, l.attempt, l.crashes
+"""
+
+# A checkpoint further on than any before shows that the trial does not always kill.
+EXTEND = f"""
+    UPDATE bnvit.lease SET
+        expires_at = {_EXPIRY},
+        images_seen = :images_seen,
+        crashes = CASE WHEN images_saved < :images_saved THEN 0 ELSE crashes END,
+        images_saved = greatest(images_saved, :images_saved)
+    WHERE trial_id = :trial AND attempt = :attempt
+"""
+_EXTEND = text(EXTEND)
 
 
 class LeaseLostError(Exception):
@@ -38,68 +68,27 @@ class Claim:
         return self.crashes >= MOST_CRASHES
 
 
-def open_to(
-    store: Store, study: optuna.Study, worker: str, take_over: bool
-) -> sqlalchemy.Select[Any]:
-    """The first running trial that `worker`, who holds none, may take, locked.
-
-    That is one of its own, which it claimed without hearing the answer or could not put back;
-    with `take_over` also one whose worker has been silent for too long.
-    """
-    is_own = leases.c.worker == worker
-    return _running(study).where(is_own | _is_expired(store) if take_over else is_own)
-
-
-def hopeless(store: Store, study: optuna.Study) -> sqlalchemy.Select[Any]:
-    """The first running trial that has now killed too many workers, locked."""
-    return _running(study).where(_is_expired(store), leases.c.crashes >= MOST_CRASHES - 1)
-
-
-def _running(study: optuna.Study) -> sqlalchemy.Select[Any]:
-    return (
-        select(trials.c.trial_id)
-        .join(leases, leases.c.trial_id == trials.c.trial_id)
-        .where(trials.c.study_id == study._study_id, trials.c.state == TrialState.RUNNING)
-        .order_by(trials.c.number)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-
-
-def _is_expired(store: Store) -> sqlalchemy.ColumnElement[bool]:
-    """A server that has only just started has heard of nobody yet: it is left half a lease."""
-    settled = func.now() - func.pg_postmaster_start_time() > _seconds(store.lease_s / 2)
-    return and_(leases.c.expires_at <= func.now(), settled)
-
-
-def take(connection: Connection, store: Store, trial_id: int, worker: str) -> tuple[int, int]:
-    """Take the lease of a trial that `connection` has locked; returns attempt and crashes."""
-    fresh = insert(leases).values(
-        trial_id=trial_id,
-        attempt=1,
-        crashes=0,
-        worker=worker,
-        expires_at=_expiry(store),
-        images_seen=0,
-    )
-    taken = fresh.on_conflict_do_update(
-        index_elements=[leases.c.trial_id],
-        set_={
-            "attempt": leases.c.attempt + 1,
-            "crashes": leases.c.crashes + case((leases.c.worker.in_((NOBODY, worker)), 0), else_=1),
-            "worker": worker,
-            "expires_at": _expiry(store),
-        },
-    ).returning(leases.c.attempt, leases.c.crashes)
-    attempt, crashes = connection.execute(taken).one()
-    return int(attempt), int(crashes)
+def terms(store: Store, worker: str) -> dict[str, Any]:
+    """The parameters of IS_EXPIRED and TAKE."""
+    return {"worker": worker, "lease_s": store.lease_s}
 
 
 def extend(store: Store, claim: Claim, images_seen: int, images_saved: int) -> bool:
     """Tell the server that the worker lives, and how far it is; False if the lease is lost."""
-    with store.engine.begin() as connection:
-        extension = _extension(store, claim, images_seen, images_saved)
-        return connection.execute(extension).rowcount == 1
+    asked = extension(store, claim, images_seen, images_saved)
+    with store.at_once.connect() as connection:
+        return connection.execute(_EXTEND, asked).rowcount == 1
+
+
+def extension(store: Store, claim: Claim, images_seen: int, images_saved: int) -> dict[str, Any]:
+    """The parameters of EXTEND."""
+    return {
+        "trial": claim.trial_id,
+        "attempt": claim.attempt,
+        "lease_s": store.lease_s,
+        "images_seen": images_seen,
+        "images_saved": images_saved,
+    }
 
 
 def give_up(claim: Claim) -> sqlalchemy.Update:
@@ -119,16 +108,13 @@ def abandon(store: Store, worker: str) -> None:
 
 
 @contextmanager
-def held(store: Store, claim: Claim, images: tuple[int, int] | None = None) -> Iterator[Connection]:
+def held(store: Store, claim: Claim) -> Iterator[Connection]:
     """A transaction during which nobody can take the trial over; LeaseLostError if one has.
 
-    With `images`, seen and saved, it extends the lease. Should this process freeze, the server
-    ends the transaction.
+    Should this process freeze, the server ends the transaction.
     """
-    fence: sqlalchemy.Executable = select(leases.c.attempt).where(*ours(claim)).with_for_update()
-    if images is not None:
-        fence = _extension(store, claim, *images).returning(leases.c.attempt)
     with store.engine.begin() as connection:
+        fence = select(leases.c.attempt).where(*ours(claim)).with_for_update()
         if connection.execute(fence).first() is None:
             raise LeaseLostError
         yield connection
@@ -137,28 +123,3 @@ def held(store: Store, claim: Claim, images: tuple[int, int] | None = None) -> I
 def ours(claim: Claim) -> tuple[Any, ...]:
     """Condition on the lease table: the claim is the latest on its trial."""
     return leases.c.trial_id == claim.trial_id, leases.c.attempt == claim.attempt
-
-
-def _extension(
-    store: Store, claim: Claim, images_seen: int, images_saved: int
-) -> sqlalchemy.Update:
-    """A checkpoint further on than any before shows that the trial does not always kill."""
-    has_progressed = leases.c.images_saved < images_saved
-    return (
-        leases.update()
-        .where(*ours(claim))
-        .values(
-            expires_at=_expiry(store),
-            images_seen=images_seen,
-            crashes=case((has_progressed, 0), else_=leases.c.crashes),
-            images_saved=func.greatest(leases.c.images_saved, images_saved),
-        )
-    )
-
-
-def _expiry(store: Store) -> Any:
-    return func.now() + _seconds(store.lease_s)
-
-
-def _seconds(seconds: float) -> Any:
-    return literal(seconds) * text("interval '1 second'")

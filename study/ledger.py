@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 import optuna
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from objectives import objective, training
 from objectives.objective import Outcome, Result
-from study import leases, memory, slots
+from study import memory, slots
 from study.beat import Progress
 from study.best import best_rank
 from study.job import Job
@@ -61,14 +61,9 @@ class Ledger:
         return Progress(self.run.images_seen if self.run is not None else 0, self.images_saved)
 
     def write(self) -> None:
-        """Write what Optuna was told of the trial, in one transaction that extends the lease."""
+        """Write what Optuna was told of the trial, in one statement that extends the lease."""
         told = self.progress
-        try:
-            with leases.held(self.job.store, self.claim, (told.seen, told.saved)) as connection:
-                self.job.storage.write(connection)
-        except IntegrityError as error:  # the trial is no more: its study was deleted
-            raise LeaseLostError from error
-        self.job.storage.forget()
+        self.job.storage.write(self.claim, told.seen, told.saved)
 
     def report(self) -> bool:
         """Tell of new rungs, Optuna first: what is recorded was accepted. Whether it prunes."""

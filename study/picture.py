@@ -21,19 +21,22 @@ BEST_LEARNED = 100  # of them, however old
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-# All that samplers, pruners and `study.memory` ask of a trial.
+# All that samplers, pruners and `study.memory` ask of a trial; of the one that is taken up, all.
 _LOOK = text("""
-    SELECT t.trial_id, t.number, t.state, v.value,
+    SELECT t.trial_id, t.number, t.state, CASE WHEN t.state <> 'WAITING' THEN json_build_array(
+        (SELECT v.value FROM trial_values v WHERE v.trial_id = t.trial_id AND v.objective = 0),
         (SELECT json_object_agg(p.param_name, p.param_value)
             FROM trial_params p WHERE p.trial_id = t.trial_id),
         (SELECT json_object_agg(i.step, i.intermediate_value)
             FROM trial_intermediate_values i WHERE i.trial_id = t.trial_id),
         (SELECT json_object_agg(s.key, s.value_json) FROM trial_system_attributes s
-            WHERE s.trial_id = t.trial_id
-            AND (s.key LIKE 'completed_rung_%' OR s.key LIKE 'constraints:%')),
+            WHERE s.trial_id = t.trial_id AND (t.trial_id = :whole
+            OR s.key LIKE 'completed_rung_%' OR s.key LIKE 'constraints:%')),
         (SELECT json_object_agg(u.key, u.value_json) FROM trial_user_attributes u
-            WHERE u.trial_id = t.trial_id AND u.key IN ('outcome', 'memory_bytes'))
-    FROM trials t LEFT JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0
+            WHERE u.trial_id = t.trial_id AND (t.trial_id = :whole
+            OR u.key IN ('outcome', 'memory_bytes')))
+    ) END
+    FROM trials t
     WHERE t.study_id = :study AND (t.trial_id > :last OR t.trial_id = ANY(:open))
     ORDER BY t.trial_id
 """)
@@ -56,7 +59,17 @@ class Picture:
 
     def look(self) -> list[FrozenTrial]:
         """All trials that run or have ended, by number."""
-        asked = {"study": self._study_id, "last": self._last, "open": list(self._open)}
+        return self._look()
+
+    def take_up(self, trial_id: int) -> FrozenTrial:
+        """Look, and return all that is known of one open trial. KeyError: there is none."""
+        self._look(whole=trial_id)
+        return self._trials[trial_id]
+
+    def _look(self, whole: int = 0) -> list[FrozenTrial]:
+        asked = {
+            "study": self._study_id, "last": self._last, "open": list(self._open), "whole": whole
+        }  # fmt: skip
         with self._engine.connect() as connection:
             rows = connection.execute(_LOOK, asked).all()
         ended = [trial for row in rows if (trial := self._note(row)) is not None]
@@ -97,7 +110,7 @@ class Picture:
         return trial if state in _ENDED else None
 
     def _trial(self, row: Any, state: TrialState) -> FrozenTrial:
-        trial_id, number, _, value, params, curve, system, user = row
+        trial_id, number, _, (value, params, curve, system, user) = row
         kinds = {name: self._distributions[name] for name in params or {}}
         return FrozenTrial(
             number=number,

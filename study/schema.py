@@ -62,7 +62,8 @@ def _attributes(name: str) -> TableClause:
     return table(name, column("trial_id", Integer), column("key", Text), column("value_json", Text))
 
 
-# Optuna's tables, as far as ours need them; the names are part of its versioned schema.
+# Optuna's tables, as far as we fill and read them here; what a trial is told is written in
+# `study.worker_storage`. The names are part of its versioned schema.
 trials = table(
     "trials",
     column("trial_id", Integer),
@@ -74,27 +75,6 @@ trials = table(
 )
 system_attributes = _attributes("trial_system_attributes")
 user_attributes = _attributes("trial_user_attributes")
-params = table(
-    "trial_params",
-    column("trial_id", Integer),
-    column("param_name", Text),
-    column("param_value", Double),
-    column("distribution_json", Text),
-)
-intermediate_values = table(
-    "trial_intermediate_values",
-    column("trial_id", Integer),
-    column("step", Integer),
-    column("intermediate_value", Double),
-    column("intermediate_value_type", sqlalchemy.Enum("FINITE", name="trialintermediatevaluetype")),
-)
-values = table(
-    "trial_values",
-    column("trial_id", Integer),
-    column("objective", Integer),
-    column("value", Double),
-    column("value_type", sqlalchemy.Enum("FINITE", name="trialvaluetype")),
-)
 
 
 def prepare(connection: Connection) -> str:

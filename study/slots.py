@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.trial import TrialState
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, TextClause, func, select, text
 
 from objectives.search_space import START_POINTS
 from study import leases
@@ -28,6 +27,42 @@ Starts = Callable[[], list[dict[str, Any]]]
 
 _UTC_NOW = func.timezone("UTC", func.now())  # as Optuna stores times
 _FILL_LOCK = 7_231_100_000  # plus the study's id in Optuna
+
+
+def _claiming(which: str, waiting: str = "true") -> TextClause:
+    """The statement that claims a running trial t with lease l, else one that waits."""
+    return text(f"""
+        WITH running AS (
+            SELECT t.trial_id FROM trials t JOIN bnvit.lease l USING (trial_id)
+            WHERE t.study_id = :study AND t.state = 'RUNNING' AND {which}
+            ORDER BY t.number LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ), waiting AS (
+            SELECT trial_id FROM trials
+            WHERE study_id = :study AND state = 'WAITING'
+            AND {waiting} AND NOT EXISTS (SELECT FROM running)
+            ORDER BY trial_id LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ), chosen AS (
+            SELECT trial_id FROM running UNION ALL SELECT trial_id FROM waiting
+        ), taken AS (
+            {leases.TAKE}
+        ), begun AS (
+            UPDATE trials t SET
+                state = 'RUNNING',
+                datetime_start = coalesce(t.datetime_start, timezone('UTC', now()))
+            FROM chosen WHERE t.trial_id = chosen.trial_id
+            RETURNING t.trial_id, t.number
+        )
+        SELECT trial_id, number, attempt, crashes FROM begun JOIN taken USING (trial_id)
+    """)
+
+
+_CLAIM = _claiming(f"(l.worker = :worker OR {leases.IS_EXPIRED})")
+_CLAIM_OWN = _claiming("l.worker = :worker")
+_CLAIM_HOPELESS = _claiming(
+    f"{leases.IS_EXPIRED} AND l.crashes >= {leases.MOST_CRASHES - 1}", waiting="false"
+)
 
 
 def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = None) -> int:
@@ -61,33 +96,23 @@ def lock_filling(connection: Connection, study: optuna.Study) -> None:
 def claim(store: Store, study: optuna.Study, worker: str, take_over: bool = True) -> Claim | None:
     """Claim an open slot: a trial whose worker has died, else the first that waits. None: none.
 
-    `take_over` false leaves the trials of silent workers alone, as one should who has just been
-    cut off itself: they may have been as well.
+    A trial of `worker` itself, who holds none, is open as well: it claimed the trial without
+    hearing the answer, or could not put it back. `take_over` false leaves the trials of silent
+    workers alone, as one should who has just been cut off itself: they may have been as well.
     """
-    with store.engine.begin() as connection:
-        trial_id = connection.scalar(leases.open_to(store, study, worker, take_over))
-        if trial_id is None:
-            trial_id = connection.scalar(_waiting(study))
-        return None if trial_id is None else _take(connection, store, trial_id, worker)
+    return _claim(store, study, worker, _CLAIM if take_over else _CLAIM_OWN)
 
 
 def claim_hopeless(store: Store, study: optuna.Study, worker: str) -> Claim | None:
     """Claim a trial that is to be given up because it kills its workers. None: there is none."""
-    with store.engine.begin() as connection:
-        trial_id = connection.scalar(leases.hopeless(store, study))
-        return None if trial_id is None else _take(connection, store, trial_id, worker)
+    return _claim(store, study, worker, _CLAIM_HOPELESS)
 
 
-def _take(connection: Connection, store: Store, trial_id: int, worker: str) -> Claim:
-    attempt, crashes = leases.take(connection, store, trial_id, worker)
-    started = func.coalesce(trials.c.datetime_start, _UTC_NOW)
-    number = connection.execute(
-        trials.update()
-        .where(trials.c.trial_id == trial_id)
-        .values(state=TrialState.RUNNING, datetime_start=started)
-        .returning(trials.c.number)
-    ).scalar_one()
-    return Claim(trial_id, number, attempt, worker, crashes)
+def _claim(store: Store, study: optuna.Study, worker: str, statement: TextClause) -> Claim | None:
+    asked = {"study": study._study_id, **leases.terms(store, worker)}
+    with store.at_once.connect() as connection:
+        row = connection.execute(statement, asked).mappings().first()
+    return None if row is None else Claim(**row, worker=worker)
 
 
 def release(store: Store, claim: Claim) -> None:
@@ -116,16 +141,6 @@ def remaining(store: Store, study: optuna.Study) -> int:
             )
         )
     return max(int(study.user_attrs[TOTAL_KEY]) - int(ended or 0), 0)
-
-
-def _waiting(study: optuna.Study) -> sqlalchemy.Select[Any]:
-    return (
-        select(trials.c.trial_id)
-        .where(trials.c.study_id == study._study_id, trials.c.state == TrialState.WAITING)
-        .order_by(trials.c.trial_id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
 
 
 def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:

@@ -38,6 +38,7 @@ class Store:
     mlflow_url: str  # the database beside Optuna's in the same server
     storage: optuna.storages.RDBStorage
     engine: Engine  # for our own tables and locks, in Optuna's database
+    at_once: Engine  # the same; each statement is a transaction of its own
     label: str  # where the store is, for people; without a password
     uuid: str  # the store's identity, whatever its address
     lease_s: float = LEASE_S  # a worker silent for so long has lost its trial
@@ -50,8 +51,7 @@ class Store:
         LockedError where its holder keeps it for longer than LOCK_PATIENCE_S.
         """
         until_s = time.monotonic() + LOCK_PATIENCE_S
-        with self.engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
+        with self.at_once.connect() as connection:
             while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
                 if time.monotonic() > until_s:
                     raise LockedError(
@@ -169,4 +169,5 @@ def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
         raise StorageError(f"the store cannot be opened: {reason}") from error
     bounded(storage.engine)
     mlflow_plain = mlflow_url.render_as_string(hide_password=False)
-    return Store(plain, mlflow_plain, storage, engine, label, uuid, lease_s)
+    at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return Store(plain, mlflow_plain, storage, engine, at_once, label, uuid, lease_s)

@@ -24,7 +24,6 @@ def suggest(job: Job, trial_id: int) -> dict[str, float | int]:
     The caller writes all values at once before the first is used, so that a suggestion which is
     interrupted half-way is never mixed with another.
     """
-    job.storage.picture.look()  # one look, for the sampler and for the record
     trial = job.storage.get_trial(trial_id)
     if not trial.params and not trial.system_attrs.get(FIXED_PARAMS):
         _propose(job, trial, job.storage.picture.memorable())

@@ -8,6 +8,7 @@ each value.
 import copy
 import json
 from collections.abc import Container, Sequence
+from functools import cache
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -15,29 +16,34 @@ from optuna.storages import BaseStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, TableClause, func
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import IntegrityError
 
+from study import leases
+from study.leases import Claim, LeaseLostError
 from study.picture import Picture
-from study.schema import (
-    intermediate_values,
-    params,
-    system_attributes,
-    trials,
-    user_attributes,
-)
-from study.schema import values as objective_values
 from study.storage import Store
 
-_KEYS = {  # of the tables of a trial's values
-    params: ("trial_id", "param_name"),
-    user_attributes: ("trial_id", "key"),
-    system_attributes: ("trial_id", "key"),
-    intermediate_values: ("trial_id", "step"),
-    objective_values: ("trial_id", "objective"),
+# The tables that hold a trial's values: the key beside the trial, and the other columns. Their
+# names and types are part of Optuna's versioned schema.
+_TABLES = {
+    "trial_params": ("param_name text", "param_value float8, distribution_json text"),
+    "trial_user_attributes": ("key text", "value_json text"),
+    "trial_system_attributes": ("key text", "value_json text"),
+    "trial_intermediate_values": (
+        "step int",
+        "intermediate_value float8, intermediate_value_type trialintermediatevaluetype",
+    ),
+    "trial_values": ("objective int", "value float8, value_type trialvaluetype"),
 }
 
-_Rows = dict[TableClause, dict[str, dict[str, Any]]]  # by table and name of the value
+# An end of a trial is written only if it has not ended.
+_END = """
+    UPDATE trials SET state = CAST(:state AS trialstate), datetime_complete = timezone('UTC', now())
+    WHERE trial_id = (SELECT trial_id FROM fence) AND state = 'RUNNING'
+"""
+
+_Row = dict[str, str | float]
 
 
 class WorkerStorage(BaseStorage):
@@ -46,39 +52,38 @@ class WorkerStorage(BaseStorage):
     def __init__(
         self, store: Store, study_id: int, distributions: dict[str, BaseDistribution]
     ) -> None:
-        self.picture = Picture(store.engine, study_id, distributions)
+        self.picture = Picture(store.at_once, study_id, distributions)
+        self._store = store
         self._rdb = store.storage
         self._trial: FrozenTrial | None = None  # that the worker holds
-        self._unwritten: _Rows = {}
+        self._unwritten: dict[str, dict[str, _Row]] = {}  # by table and name of the value
 
     def take_up(self, trial_id: int) -> None:
-        """From now on this trial is held; what was not written of another is dropped."""
-        self._unwritten = {}
-        self._trial = self._rdb.get_trial(trial_id)
+        """From now on this trial is held; what was not written of another is dropped.
 
-    def write(self, connection: Connection) -> None:
-        """Write what is new; once the transaction has passed, call `forget`.
-
-        May be repeated. An end of the trial is written only if it has not ended.
+        Looks at the study. Raises KeyError where there is no such trial.
         """
-        for table, rows in self._unwritten.items():
-            new = insert(table)
-            names = [name for name in next(iter(rows.values())) if name not in _KEYS[table]]
-            again = new.on_conflict_do_update(
-                index_elements=list(_KEYS[table]),
-                set_={name: new.excluded[name] for name in names},
-            )
-            connection.execute(again, list(rows.values()))
-        if self._unwritten and self._held.state.is_finished():
-            connection.execute(
-                trials.update()
-                .where(trials.c.trial_id == self._held._trial_id)
-                .where(trials.c.state == TrialState.RUNNING)
-                .values(state=self._held.state, datetime_complete=func.timezone("UTC", func.now()))
-            )
+        self._unwritten = {}
+        self._trial = self.picture.take_up(trial_id)
 
-    def forget(self) -> None:
-        """All that is new has been written."""
+    def write(self, claim: Claim, images_seen: int, images_saved: int) -> None:
+        """Write what is new, in one statement that extends the lease; may be repeated.
+
+        Raises LeaseLostError where another worker has the trial, or its study was deleted.
+        """
+        asked = leases.extension(self._store, claim, images_seen, images_saved)
+        asked |= {table: json.dumps(list(rows.values())) for table, rows in self._unwritten.items()}
+        has_ended = self._held.state.is_finished()
+        if has_ended:
+            asked["state"] = self._held.state.name
+        statement = _writing(tuple(self._unwritten), has_ended)
+        try:
+            with self._store.at_once.connect() as connection:
+                is_ours = connection.execute(statement, asked).first() is not None
+        except IntegrityError as error:  # the trial is no more
+            raise LeaseLostError from error
+        if not is_ours:
+            raise LeaseLostError
         self._unwritten = {}
 
     @property
@@ -86,10 +91,9 @@ class WorkerStorage(BaseStorage):
         assert self._trial is not None, "no trial was taken up"
         return self._trial
 
-    def _tell(self, table: TableClause, trial_id: int, name: str, **columns: Any) -> None:
+    def _tell(self, table: str, trial_id: int, name: str, **columns: str | float) -> None:
         assert trial_id == self._held._trial_id, "another trial is held"
-        row = {"trial_id": trial_id, **columns}
-        self._unwritten.setdefault(table, {})[name] = row
+        self._unwritten.setdefault(table, {})[name] = columns
 
     def _change(self, **fields: Any) -> None:
         """The held trial changes; those who were given it keep what they were given."""
@@ -107,7 +111,7 @@ class WorkerStorage(BaseStorage):
         distribution: BaseDistribution,
     ) -> None:
         self._tell(
-            params,
+            "trial_params",
             trial_id,
             param_name,
             param_name=param_name,
@@ -124,7 +128,7 @@ class WorkerStorage(BaseStorage):
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
         self._tell(
-            intermediate_values,
+            "trial_intermediate_values",
             trial_id,
             str(step),
             step=step,
@@ -135,19 +139,25 @@ class WorkerStorage(BaseStorage):
         self._change(intermediate_values=told)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._tell(user_attributes, trial_id, key, key=key, value_json=json.dumps(value))
+        self._tell("trial_user_attributes", trial_id, key, key=key, value_json=json.dumps(value))
         self._change(user_attrs={**self._held.user_attrs, key: value})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._tell(system_attributes, trial_id, key, key=key, value_json=json.dumps(value))
+        self._tell("trial_system_attributes", trial_id, key, key=key, value_json=json.dumps(value))
         self._change(system_attrs={**self._held.system_attrs, key: value})
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         for objective, value in enumerate(values or ()):
-            told = {"objective": objective, "value": value, "value_type": "FINITE"}
-            self._tell(objective_values, trial_id, str(objective), **told)
+            self._tell(
+                "trial_values",
+                trial_id,
+                str(objective),
+                objective=objective,
+                value=value,
+                value_type="FINITE",
+            )
         self._change(state=state, values=None if values is None else list(values))
         return True
 
@@ -204,3 +214,24 @@ class WorkerStorage(BaseStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         return self._rdb.create_new_trial(study_id, template_trial)
+
+
+@cache
+def _writing(tables: tuple[str, ...], has_ended: bool) -> TextClause:
+    """The statement that writes to `tables`, and the trial's end, if the lease is still held."""
+    parts = [f"fence AS ({leases.EXTEND} RETURNING trial_id)"]
+    parts += [f"new_{table} AS ({_upsert(table)})" for table in tables]
+    parts += [f"trial_end AS ({_END})"] if has_ended else []
+    return text(f"WITH {', '.join(parts)} SELECT trial_id FROM fence")
+
+
+def _upsert(table: str) -> str:
+    key, others = _TABLES[table]
+    key_name, *names = (column.split()[0] for column in [key, *others.split(", ")])
+    return f"""
+        INSERT INTO {table} (trial_id, {", ".join([key_name, *names])})
+        SELECT fence.trial_id, new.*
+        FROM fence, json_to_recordset(CAST(:{table} AS json)) AS new ({key}, {others})
+        ON CONFLICT (trial_id, {key_name})
+        DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in names)}
+    """

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from study.storage import Store, open_store
 from study.worker import Limits, work
 from study.workplace import workplace
 from tests.conftest import SUBSET, TINY, new_data_dir
+from tests.integration.processes import until
 
 LEASE_S = 2.0
 
@@ -82,6 +84,21 @@ def end_lease(store: Store, claim: Claim) -> None:
         connection.execute(
             leases.update().where(leases.c.trial_id == claim.trial_id).values(expires_at=past)
         )
+
+
+def cut_off_where(
+    store: Store, blocking: str, action: Callable[[], object]
+) -> BaseException | None:
+    """Call `action` and end its connection once it waits for `blocking`, a statement.
+
+    Returns what it raised. `blocking` has not happened afterwards.
+    """
+    waiting = text("SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(1) as pool, store.engine.connect() as connection:
+        connection.execute(text(blocking))
+        acting = pool.submit(action)
+        until(lambda: connection.scalar(waiting) or acting.done())
+        return acting.exception()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from study import leases, slots
 from study.errors import StorageError
@@ -16,7 +17,7 @@ from study.leases import Claim, LeaseLostError
 from study.schema import leases as lease_table
 from study.schema import prepare, versions
 from study.storage import Store
-from tests.study.conftest import end_lease, lease_of
+from tests.study.conftest import cut_off_where, end_lease, lease_of
 
 GONE = 1e-6  # seconds: a lease that has run out when the next statement looks
 
@@ -104,17 +105,15 @@ def test_a_live_lease_keeps_others_away(store: Store, study: optuna.Study) -> No
 
 
 def test_a_claim_that_dies_in_its_middle_leaves_the_slot_as_it_was(
-    store: Store, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    store: Store, study: optuna.Study
 ) -> None:
     slots.fill(store, study, list, 1)
-
-    def die(*_: object) -> None:
-        raise SystemExit
-
-    with monkeypatch.context() as patch:
-        patch.setattr(leases, "take", die)
-        with pytest.raises(SystemExit):
-            slots.claim(store, study, "a")
+    row = (
+        "INSERT INTO bnvit.lease (trial_id, attempt, crashes, worker, expires_at, images_seen) "
+        "SELECT trial_id, 1, 0, 'b', now(), 0 FROM trials WHERE state = 'WAITING'"
+    )
+    error = cut_off_where(store, row, lambda: slots.claim(store, study, "a"))
+    assert isinstance(error, OperationalError)
     assert states(study) == ["WAITING"]
     assert claimed(store, study, "b").attempt == 1
 

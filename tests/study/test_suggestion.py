@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import optuna
 import pytest
-import sqlalchemy
+from sqlalchemy.exc import OperationalError
 
-from study import leases, service, slots
+from study import service, slots
 from study.docket import Docket
 from study.job import Job
 from study.leases import Claim, LeaseLostError
@@ -18,7 +18,7 @@ from study.storage import Store
 from study.studies import find_study, set_stopped
 from study.suggestion import SUGGESTED_BY, VISIBLE, ranges, suggest
 from tests.conftest import CPU
-from tests.study.conftest import end_lease
+from tests.study.conftest import cut_off_where, end_lease
 
 Search = Callable[..., Session]
 
@@ -42,9 +42,7 @@ def claimed(job: Job) -> Claim:
 
 
 def write(job: Job, claim: Claim) -> None:
-    with leases.held(job.store, claim) as connection:
-        job.storage.write(connection)
-    job.storage.forget()
+    job.storage.write(claim, images_seen=0, images_saved=0)
 
 
 def test_a_suggestion_is_kept_with_what_it_was_inferred_from(job: Job) -> None:
@@ -60,16 +58,12 @@ def test_a_suggestion_is_kept_with_what_it_was_inferred_from(job: Job) -> None:
     assert suggest(job, claim.trial_id) == values
 
 
-def _write_half(job: Job, connection: sqlalchemy.Connection) -> None:
-    job.storage.write(connection)
-    raise SystemExit
-
-
 def test_a_write_that_fails_half_way_has_written_nothing(job: Job) -> None:
     claim = claimed(job)
     values = suggest(job, claim.trial_id)
-    with pytest.raises(SystemExit), leases.held(job.store, claim) as connection:
-        _write_half(job, connection)
+    rows = "SELECT * FROM trial_system_attributes FOR UPDATE"
+    error = cut_off_where(job.store, rows, lambda: write(job, claim))
+    assert isinstance(error, OperationalError)
     assert job.store.storage.get_trial(claim.trial_id).params == {}
     write(job, claim)
     assert job.store.storage.get_trial(claim.trial_id).params == values
