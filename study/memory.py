@@ -1,10 +1,11 @@
 """Memory of the device that a trial trains on: what did not fit is not tried again."""
 
+import math
+
 import psutil
 import torch
 
 from objectives import training
-from objectives.objective import Outcome
 from study.environment import cuda_index
 from study.job import Job
 
@@ -23,13 +24,12 @@ def total_bytes(device: torch.device) -> int:
 def too_large(job: Job, batch_size: int) -> str | None:
     """Why a batch need not be tried here: one as small did not fit into as much memory."""
     mine = total_bytes(job.device)
-    for trial in job.storage.picture.seen:
+    for trial in job.storage.picture.did_not_fit:
         attrs = trial.user_attrs
-        if attrs.get("outcome") != Outcome.OOM or attrs.get(MEMORY_KEY, 0) < mine:
-            continue
-        if batch_size >= trial.params.get("batch_size", batch_size + 1):
+        smallest = trial.params.get("batch_size", math.inf)
+        if attrs.get(MEMORY_KEY, 0) >= mine and batch_size >= smallest:
             return (
-                f"batch size {batch_size} was not tried: {trial.params['batch_size']} did not fit "
+                f"batch size {batch_size} was not tried: {smallest} did not fit "
                 f"into {attrs[MEMORY_KEY] / 2**30:.0f} GiB (trial {trial.number})"
             )
     return None

@@ -54,19 +54,20 @@ class Picture:
         self._trials: dict[int, FrozenTrial] = {}  # by id, which grows with the number
         self._open: set[int] = set()  # seen, and had not ended then
         self._last = 0  # id of the last trial seen
-        self.seen: list[FrozenTrial] = []  # at the last look
+        self.did_not_fit: list[FrozenTrial] = []  # into memory; of those that ended
         self._best: list[FrozenTrial] = []  # of those that ended
 
     def look(self) -> list[FrozenTrial]:
         """All trials that run or have ended, by number."""
-        return self._look()
+        self._look()
+        return [self._trials[trial_id] for trial_id in sorted(self._trials)]
 
     def take_up(self, trial_id: int) -> FrozenTrial:
         """Look, and return all that is known of one open trial. KeyError: there is none."""
         self._look(whole=trial_id)
         return self._trials[trial_id]
 
-    def _look(self, whole: int = 0) -> list[FrozenTrial]:
+    def _look(self, whole: int = 0) -> None:
         asked = {
             "study": self._study_id, "last": self._last, "open": list(self._open), "whole": whole
         }  # fmt: skip
@@ -74,9 +75,8 @@ class Picture:
             rows = connection.execute(_LOOK, asked).all()
         ended = [trial for row in rows if (trial := self._note(row)) is not None]
         if ended:
+            self.did_not_fit += [t for t in ended if t.user_attrs.get("outcome") == Outcome.OOM]
             self._best = heapq.nlargest(BEST_LEARNED, self._best + ended, key=_rank)
-        self.seen = [self._trials[trial_id] for trial_id in sorted(self._trials)]
-        return self.seen
 
     def memorable(self) -> list[FrozenTrial]:
         """Of the last look all trials that run, and at most MOST_LEARNED that ended, by number.

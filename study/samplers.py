@@ -2,6 +2,7 @@
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 
 from objectives.recipe import REDUCTION_FACTOR
 from objectives.search_space import START_POINTS
@@ -34,6 +35,24 @@ class ScoutingHalvingPruner(optuna.pruners.SuccessiveHalvingPruner):
         )
 
 
+class _TpeSampler(optuna.samplers.TPESampler):
+    """TPE that knows the space, which Optuna would infer anew from all trials at each sample."""
+
+    def __init__(self, space: dict[str, BaseDistribution], seed: int) -> None:
+        super().__init__(
+            n_startup_trials=START_POINTS, multivariate=True, constant_liar=True, seed=seed
+        )
+        self._space = {name: space[name] for name in sorted(space) if not space[name].single()}
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,  # noqa: ARG002  # Optuna's signature
+        trial: optuna.trial.FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        """The space without what has but one value."""
+        return self._space
+
+
 def sampler(identity: StudyIdentity, trial_number: int) -> optuna.samplers.BaseSampler:
     """The study's sampler for one trial, seeded by study seed and trial number.
 
@@ -41,9 +60,7 @@ def sampler(identity: StudyIdentity, trial_number: int) -> optuna.samplers.BaseS
     """
     seed = int(np.random.SeedSequence([identity.seed, trial_number]).generate_state(1)[0])
     if identity.sampler == "tpe":
-        return optuna.samplers.TPESampler(
-            n_startup_trials=START_POINTS, multivariate=True, constant_liar=True, seed=seed
-        )
+        return _TpeSampler(identity.space.distributions(), seed)
     if identity.sampler == "gp":
         return optuna.samplers.GPSampler(n_startup_trials=START_POINTS, seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)

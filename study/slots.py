@@ -22,6 +22,7 @@ from study.storage import Store
 
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
 MOST_WAITING = 100  # slots made ahead: each look at a study reads all its open trials
+REFILL_EVERY = 25  # claims: so that many workers do not all find none, and wait for who makes them
 
 Starts = Callable[[], list[dict[str, Any]]]
 

@@ -3,8 +3,12 @@
 import logging
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from objectives.objective import Outcome
 from study import slots
@@ -74,6 +78,7 @@ def _claim(docket: Docket, hands: Hands) -> tuple[Job, Claim] | None:
         for _ in range(2):
             claim = hands.patience(lambda job=job: _claim_of(job, hands))  # type: ignore[misc]
             if claim is not None:
+                _refill_ahead(job, claim)
                 return job, claim
             if not hands.patience(lambda job=job: _refill(job)):  # type: ignore[misc]
                 break
@@ -92,6 +97,13 @@ def _refill(job: Job) -> int:
         return slots.fill(job.store, job.study, starts)
     except KeyError:  # the study was deleted; soon the docket knows
         return 0
+
+
+def _refill_ahead(job: Job, claim: Claim) -> None:
+    """Now and then make slots before all are taken; if the store is away, another will."""
+    if claim.number % slots.REFILL_EVERY == 0:
+        with suppress(SQLAlchemyError, StorageInternalError):
+            _refill(job)
 
 
 def _is_over(since_s: float, limit_s: float | None) -> bool:
