@@ -19,9 +19,9 @@ from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
 from study.job import Job
 from study.samplers import pruner
 from study.settings import LOCAL_CHECKPOINTS, Settings, is_server
-from study.slots import TOTAL_KEY
+from study.slots import STOP_KEY, TOTAL_KEY
 from study.storage import Store
-from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, STOP_KEY, VERSIONS_KEY, find_study, runs_of
+from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, VERSIONS_KEY, find_study, runs_of
 from study.tracking import StudyRuns
 from study.worker_storage import WorkerStorage
 

@@ -21,6 +21,7 @@ from study.schema import system_attributes, trials, user_attributes
 from study.storage import Store
 
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
+STOP_KEY = "bnvit:stop"  # attribute of a study: workers finish their trials and leave
 MOST_WAITING = 100  # slots made ahead: each look at a study reads all its open trials
 REFILL_EVERY = 25  # claims: so that many workers do not all find none, and wait for who makes them
 
@@ -30,7 +31,7 @@ _UTC_NOW = func.timezone("UTC", func.now())  # as Optuna stores times
 _FILL_LOCK = 7_231_100_000  # plus the study's id in Optuna
 
 
-def _claiming(which: str, waiting: str = "true") -> TextClause:
+def _claiming(which: str, waiting: str) -> TextClause:
     """The statement that claims a running trial t with lease l, else one that waits."""
     return text(f"""
         WITH running AS (
@@ -59,8 +60,12 @@ def _claiming(which: str, waiting: str = "true") -> TextClause:
     """)
 
 
-_CLAIM = _claiming(f"(l.worker = :worker OR {leases.IS_EXPIRED})")
-_CLAIM_OWN = _claiming("l.worker = :worker")
+_IS_SERVED = """NOT EXISTS (
+    SELECT FROM study_user_attributes
+    WHERE study_id = :study AND key = :stop AND value_json <> 'false'
+)"""
+_CLAIM = _claiming(f"(l.worker = :worker OR {leases.IS_EXPIRED}) AND {_IS_SERVED}", _IS_SERVED)
+_CLAIM_OWN = _claiming(f"l.worker = :worker AND {_IS_SERVED}", _IS_SERVED)
 _CLAIM_HOPELESS = _claiming(
     f"{leases.IS_EXPIRED} AND l.crashes >= {leases.MOST_CRASHES - 1}", waiting="false"
 )
@@ -100,6 +105,7 @@ def claim(store: Store, study: optuna.Study, worker: str, take_over: bool = True
     A trial of `worker` itself, who holds none, is open as well: it claimed the trial without
     hearing the answer, or could not put it back. `take_over` false leaves the trials of silent
     workers alone, as one should who has just been cut off itself: they may have been as well.
+    Of a study that was stopped nothing is open.
     """
     return _claim(store, study, worker, _CLAIM if take_over else _CLAIM_OWN)
 
@@ -110,7 +116,7 @@ def claim_hopeless(store: Store, study: optuna.Study, worker: str) -> Claim | No
 
 
 def _claim(store: Store, study: optuna.Study, worker: str, statement: TextClause) -> Claim | None:
-    asked = {"study": study._study_id, **leases.terms(store, worker)}
+    asked = {"study": study._study_id, "stop": STOP_KEY, **leases.terms(store, worker)}
     with store.at_once.connect() as connection:
         row = connection.execute(statement, asked).mappings().first()
     return None if row is None else Claim(**row, worker=worker)

@@ -5,10 +5,10 @@ import optuna
 from models.switches import nearest
 from study.errors import UnknownStudyError
 from study.overview import Overview, overview
+from study.slots import STOP_KEY
 from study.storage import Store
 from study.tracking import StudyRuns
 
-STOP_KEY = "bnvit:stop"  # attribute of a study: workers finish their trials and leave
 VERSIONS_KEY = "bnvit:versions"  # attribute: of the packages that it was begun with
 CHECKPOINTS_KEY = "bnvit:checkpoints"  # attribute: where all nodes find checkpoints
 MLFLOW_KEY = "bnvit:mlflow"  # attribute: address of its MLflow server, without a password

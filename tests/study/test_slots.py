@@ -17,6 +17,7 @@ from study.leases import Claim, LeaseLostError
 from study.schema import leases as lease_table
 from study.schema import prepare, versions
 from study.storage import Store
+from study.studies import set_stopped
 from tests.study.conftest import cut_off_where, end_lease, lease_of
 
 GONE = 1e-6  # seconds: a lease that has run out when the next statement looks
@@ -116,6 +117,16 @@ def test_a_claim_that_dies_in_its_middle_leaves_the_slot_as_it_was(
     assert isinstance(error, OperationalError)
     assert states(study) == ["WAITING"]
     assert claimed(store, study, "b").attempt == 1
+
+
+def test_of_a_stopped_study_nothing_is_claimed(store: Store, study: optuna.Study) -> None:
+    slots.fill(store, study, list, 2)
+    end_lease(store, claimed(store, study, "a"))
+    set_stopped(study, True)
+    assert slots.claim(store, study, "a") is None
+    assert slots.claim(store, study, "b") is None
+    set_stopped(study, False)
+    assert [claimed(store, study, worker).attempt for worker in "bc"] == [2, 1]
 
 
 def test_an_expired_lease_is_taken_over_and_its_holder_knows(

@@ -73,6 +73,7 @@ def test_one_who_has_lost_the_trial_writes_nothing(job: Job) -> None:
     claim = claimed(job)
     suggest(job, claim.trial_id)
     end_lease(job.store, claim)
+    set_stopped(find_study(job.store, job.study.study_name), False)
     assert slots.claim(job.store, job.study, "other") is not None
     with pytest.raises(LeaseLostError):
         write(job, claim)
