@@ -111,7 +111,8 @@ def test_a_claim_that_dies_in_its_middle_leaves_the_slot_as_it_was(
     slots.fill(store, study, list, 1)
     row = (
         "INSERT INTO bnvit.lease (trial_id, attempt, crashes, worker, expires_at, images_seen) "
-        "SELECT trial_id, 1, 0, 'b', now(), 0 FROM trials WHERE state = 'WAITING'"
+        "SELECT trial_id, 1, 0, 'b', now(), 0 FROM trials "
+        f"WHERE study_id = {study._study_id} AND state = 'WAITING'"
     )
     error = cut_off_where(store, row, lambda: slots.claim(store, study, "a"))
     assert isinstance(error, OperationalError)
