@@ -29,16 +29,13 @@ REFRESH_S = 5.0  # between looks at which studies are active
 
 log = logging.getLogger(__name__)
 
-_ACTIVE = text("""
+_ACTIVE = text(f"""
     SELECT s.study_id, s.study_name
     FROM studies s
     JOIN study_user_attributes identity USING (study_id)
     JOIN study_user_attributes total USING (study_id)
     WHERE identity.key = :identity AND total.key = :total
-    AND NOT EXISTS (
-        SELECT FROM study_user_attributes stop
-        WHERE stop.study_id = s.study_id AND stop.key = :stop AND stop.value_json <> 'false'
-    )
+    AND {slots.not_stopped("s.study_id")}
     AND total.value_json::int > (
         SELECT count(*) FROM trials t
         WHERE t.study_id = s.study_id AND t.state IN ('COMPLETE', 'PRUNED')

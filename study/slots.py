@@ -60,10 +60,15 @@ def _claiming(which: str, waiting: str) -> TextClause:
     """)
 
 
-_IS_SERVED = """NOT EXISTS (
-    SELECT FROM study_user_attributes
-    WHERE study_id = :study AND key = :stop AND value_json <> 'false'
-)"""
+def not_stopped(study_id: str) -> str:
+    """The condition that a study was not stopped, as SQL; its parameter `stop` is STOP_KEY."""
+    return f"""NOT EXISTS (
+        SELECT FROM study_user_attributes stop
+        WHERE stop.study_id = {study_id} AND stop.key = :stop AND stop.value_json <> 'false'
+    )"""
+
+
+_IS_SERVED = not_stopped(":study")
 _CLAIM = _claiming(f"(l.worker = :worker OR {leases.IS_EXPIRED}) AND {_IS_SERVED}", _IS_SERVED)
 _CLAIM_OWN = _claiming(f"l.worker = :worker AND {_IS_SERVED}", _IS_SERVED)
 _CLAIM_HOPELESS = _claiming(

@@ -99,7 +99,8 @@ def _compare_with_mlflow(
         for rung in trial.intermediate_values.keys() | record.val_accuracy.keys():
             recorded = record.val_accuracy.get(rung, [])
             times = len(recorded)
-            verdict.wrong_values += set(recorded) - {trial.intermediate_values.get(rung)} != set()
+            told = trial.intermediate_values.get(rung)
+            verdict.wrong_values += any(value != told for value in recorded)
             verdict.missing_rungs += times == 0
             verdict.duplicate_rungs += max(times - 1, 0)
             if times != 1:
