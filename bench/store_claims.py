@@ -17,6 +17,7 @@ from objectives.search_space import START_POINTS
 from study import slots
 from study.docket import Docket
 from study.leases import Claim
+from study.patience import Patience
 from study.settings import Settings
 from study.stop import Stop
 from study.storage import open_store
@@ -54,7 +55,7 @@ def _claim_beside_sampling(settings: Settings, study: str, meter: Meter) -> None
 
     with (
         open_store(settings) as store,
-        workplace(store, settings, CPU, Stop()) as hands,
+        workplace(store, settings, CPU, Patience(settings.store_patience_s, Stop())) as hands,
         patch.object(objective, "train", sleeping_train(0.0)),
         patch.object(TPESampler, "sample_relative", slow),
     ):

@@ -114,7 +114,12 @@ class Attempt:
         if reason is not None:
             self.ledger.recorder.open(config.as_dict())
             return objective.out_of_memory(None, self.job.chance, reason)
-        run = self.ledger.run = self._start(config)
+        run = self._start(config)
+        if self.hands.beat.has_lost:
+            raise LeaseLostError
+        if self.hands.stop.requested:  # perhaps before its checkpoint was found
+            return None
+        self.ledger.run = run
         event: Event | None = None
         for event in objective.events(run, self._settle, self._wants_pause):
             if isinstance(event, Pause):
@@ -153,7 +158,10 @@ class Attempt:
 
     def _go_on(self, run: training.Run) -> None:
         """Load the latest state that can be used; if there is none, start afresh."""
-        for images, state in self.job.checkpoints.states(self.number):
+        states = self.job.checkpoints.states(
+            self.number, self.claim.images_saved, self._is_to_leave
+        )
+        for images, state in states:
             try:
                 run.load_state_dict(state)
             except StateError as error:  # raised before anything was loaded
@@ -163,12 +171,15 @@ class Attempt:
             self.ledger.images_saved = images
             return
 
+    def _is_to_leave(self) -> bool:
+        return self.hands.stop.requested or self.hands.beat.has_lost
+
     def _wants_pause(self) -> bool:
         """Asked after each step; reads nothing but memory."""
         beat = self.hands.beat
         return (
-            self.hands.stop.requested
-            or beat.has_lost
+            self._is_to_leave()
+            or self.hands.patience.is_over(beat.away_s)
             or (self.is_pending and beat.is_reachable)
             or self._is_save_due()
         )
@@ -177,13 +188,19 @@ class Attempt:
         return time.monotonic() - self.saved_at_s > CHECKPOINT_S
 
     def _look_up(self) -> bool:
-        """Between two steps: whether to leave the trial. Raises LeaseLostError if it is gone."""
+        """Between two steps: whether to leave the trial.
+
+        Raises LeaseLostError if it is gone, StoreAwayError if the store has been for too long.
+        """
         assert self.ledger.run is not None
-        if self.hands.beat.has_lost:
+        beat, patience = self.hands.beat, self.hands.patience
+        if beat.has_lost:
             raise LeaseLostError
         is_stop = self.hands.stop.requested
-        if is_stop or self._is_save_due():
+        if is_stop or self._is_save_due() or patience.is_over(beat.away_s):
             self._save(self.ledger.run)
+        if not is_stop:
+            patience.check(beat.away_s)
         return is_stop
 
     def _save(self, run: training.Run) -> None:

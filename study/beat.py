@@ -53,15 +53,15 @@ class _Hold:
 class Beat:
     """Tells the store every few seconds that this worker lives, in a thread of its own.
 
-    A beat that fails is only noted: the next may pass. `is_reachable` and `is_settled` say how
-    the connection fares, which saves others from finding it out the slow way.
+    A beat that fails is only noted: the next may pass. `is_reachable`, `away_s` and `is_settled`
+    say how the connection fares, which saves others from finding it out the slow way.
     """
 
     def __init__(self, store: Store, worker: Worker) -> None:
         self.store = store
         self.worker = worker
-        self.is_reachable = True
         self._interval_s = store.lease_s / BEATS_PER_LEASE
+        self._away_since_s: float | None = None  # None: it is reachable
         self._away_until_s = 0.0
         self._hold: _Hold | None = None
         self._stop = threading.Event()
@@ -80,6 +80,17 @@ class Beat:
             return  # others see that it is silent
         with suppress(SQLAlchemyError), self.store.engine.begin() as connection:
             connection.execute(workers.delete().where(workers.c.name == self.worker.name))
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the store was there when it was last spoken to."""
+        return self._away_since_s is None
+
+    @property
+    def away_s(self) -> float:
+        """For how long the store has been away; 0 while it is reachable."""
+        since_s = self._away_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     @property
     def is_settled(self) -> bool:
@@ -108,7 +119,8 @@ class Beat:
 
     def note_outage(self) -> None:
         """Somebody has found the store away; only a beat that passes says otherwise."""
-        self.is_reachable = False
+        if self._away_since_s is None:
+            self._away_since_s = time.monotonic()
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -124,11 +136,11 @@ class Beat:
                     hold.is_lost = not leases.extend(self.store, hold.claim, told.seen, told.saved)
         except SQLAlchemyError as error:
             log.debug("no sign of life: %s", error)
-            self.is_reachable = False
+            self.note_outage()
             return
-        if not self.is_reachable:
+        if self._away_since_s is not None:
             self._away_until_s = time.monotonic()
-            self.is_reachable = True
+            self._away_since_s = None
 
     def _sign(self) -> None:
         who = self.worker

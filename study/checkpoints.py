@@ -3,7 +3,7 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from study import checkpoint_files as files
 from study.checkpoint_files import UnusableError
 from study.checkpoint_mirror import Mirror
-from study.place import Place, PlaceError, within
+from study.place import Place, PlaceError, T, never, patiently, within
 
 LIST_TIMEOUT_S = 20
 FETCH_TIMEOUT_S = 600
+PATIENCE_S = 600.0  # for a place that is known to have a trial's last state
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,19 @@ class Checkpoints:
         if self._mirror is not None:
             self._mirror.put(trial, path)
 
-    def states(self, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Images seen and state of what can be read of trial `number`, newest first."""
-        left = self._candidates(number)
+    def states(
+        self, number: int, images_saved: int = 0, is_over: Callable[[], bool] = never
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Images seen and state of what can be read of trial `number`, newest first.
+
+        A trial that was saved at `images_saved` is worth waiting for: where nothing so far on
+        lies on this machine, the place is asked for up to PATIENCE_S, or until `is_over`.
+        """
+        left = self._candidates(number, images_saved, is_over)
         while left:
             name, path = left.pop(0)
             try:
-                state = files.load(path) if path is not None else self._fetch(number, name)
+                state = files.load(path) if path else self._fetch(number, name, is_over)
             except FileNotFoundError:  # deleted meanwhile, by a worker that has gone further
                 continue
             except PlaceError as error:
@@ -96,7 +103,9 @@ class Checkpoints:
         if self._mirror is not None:
             self._mirror.close()
 
-    def _candidates(self, number: int) -> list[_Candidate]:
+    def _candidates(
+        self, number: int, images_saved: int, is_over: Callable[[], bool]
+    ) -> list[_Candidate]:
         """A trial's files, newest first; those on this machine before their copies."""
         trial = _trial(number)
         local: list[_Candidate] = [
@@ -104,8 +113,10 @@ class Checkpoints:
         ]
         if (place := self._place) is None:
             return local
+        furthest = max((files.images_seen(name) for name, _ in local), default=0)
+        seconds = PATIENCE_S if furthest < images_saved else 0.0
         try:
-            names = within(LIST_TIMEOUT_S, lambda: place.names(trial))
+            names = self._ask(number, seconds, LIST_TIMEOUT_S, lambda: place.names(trial), is_over)
         except PlaceError as error:
             _warn_of_place(number, error, local)
             return local
@@ -116,14 +127,43 @@ class Checkpoints:
             reverse=True,
         )
 
-    def _fetch(self, number: int, name: str) -> dict[str, Any]:
+    def _fetch(self, number: int, name: str, is_over: Callable[[], bool]) -> dict[str, Any]:
         assert self._place is not None  # it was listed there
         get, trial = self._place.get, _trial(number)
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             dir=self.folder, prefix=f"{trial}.", ignore_cleanup_errors=True
         ) as folder:
-            return files.load(within(FETCH_TIMEOUT_S, lambda: get(trial, name, Path(folder))))
+            return files.load(
+                self._ask(
+                    number,
+                    PATIENCE_S,
+                    FETCH_TIMEOUT_S,
+                    lambda: get(trial, name, Path(folder)),
+                    is_over,
+                )
+            )
+
+    def _ask(
+        self,
+        number: int,
+        seconds: float,
+        timeout_s: float,
+        call: Callable[[], T],
+        is_over: Callable[[], bool],
+    ) -> T:
+        """What the place answers to `call` within `timeout_s`, tried for `seconds`."""
+
+        def note(error: PlaceError) -> None:
+            log.warning(
+                "trial %d: its checkpoint for all nodes cannot be read at present: %s; tried again "
+                "for up to %.0f s",
+                number,
+                error,
+                seconds,
+            )
+
+        return patiently(seconds, lambda: within(timeout_s, call, is_over), is_over, note)
 
 
 def _trial(number: int) -> str:

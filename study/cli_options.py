@@ -50,13 +50,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing
 def settings_from(
     storage: str | None = None, mlflow: str | None = None, checkpoints: str | None = None
 ) -> "Settings":
-    """The environment's settings, with what the command line says instead."""
-    from study.settings import Settings
+    """The environment's settings, with what the command line says instead.
+
+    Raises InputError naming the variable that cannot be used.
+    """
+    from study.settings import read_settings
 
     given = {"storage_url": storage, "mlflow_uri": mlflow, "checkpoints": checkpoints}
-    return Settings.model_validate(
-        Settings().model_dump() | {key: value for key, value in given.items() if value is not None}
-    )
+    return read_settings({key: value for key, value in given.items() if value is not None})
 
 
 def console_on(stderr: bool = False) -> "Console":

@@ -12,6 +12,8 @@ import sqlalchemy
 from psycopg.abc import PQGen
 from sqlalchemy import Engine, event
 
+from models.errors import first_line
+
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 15  # of one statement; no statement of ours waits for a lock for so long
 HURRIED_ANSWER_S = 2  # the same when the process is to leave
@@ -98,6 +100,13 @@ def bounded(engine: Engine) -> Engine:
 
     engine.dispose()  # those made before
     return engine
+
+
+def reason_of(error: BaseException) -> str:
+    """What the driver said, in one line, below what Optuna and SQLAlchemy make of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(str(error))
 
 
 def is_outage(error: BaseException | None) -> bool:

@@ -33,10 +33,9 @@ def coordinate(session: Session, places: list[Berth], stop: Stop) -> Overview:
                 if patience(lambda: session.tend(spool, take_over=is_settled)):  # noqa: B023
                     crew.wait()
                     break
-                patience(crew.tend)
-                if crew.has_left or (
-                    not crew.members and patience(lambda: is_stopped(session.study))
-                ):
+                has_stopped = patience(lambda: is_stopped(session.study))
+                patience(lambda: crew.tend(has_stopped))  # noqa: B023
+                if has_stopped and crew.has_left:
                     break
                 stop.wait(POLL_S)
         patience(lambda: session.close(spool))

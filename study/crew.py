@@ -47,7 +47,7 @@ class _Member:
     process: "subprocess.Popen[str]"
     reader: threading.Thread
     restarts: int  # of workers before it in the same place
-    died_at_s: float | None = None
+    gone_at_s: float | None = None
 
 
 def berths(device: torch.device, workers: int | None, per_gpu: int) -> list[Berth]:
@@ -78,30 +78,42 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def tend(self) -> None:
+    def tend(self, has_stopped: bool) -> None:
         """Replace workers that died; what they held is open to others at once.
 
-        Raises WorkerError when none is left and one of them had an error; it has said which.
+        So too those that left though the study has neither ended nor, as said, `has_stopped`:
+        somebody told them to. Raises WorkerError when none is left and one of them had an error;
+        it has said which.
         """
-        for index, member in enumerate(self.members):
-            code = member.process.poll()
-            if code is None or code >= 0:
-                continue
-            if member.died_at_s is None:
-                leases.abandon(self.store, member.name)
-                member.died_at_s = time.monotonic()
+        codes = [member.process.poll() for member in self.members]
+        gone = [
+            code is not None and (code < 0 or (code == 0 and not has_stopped)) for code in codes
+        ]
+        for index, is_gone in enumerate(gone):
+            if is_gone:
+                self._replace(index)
+        if any(codes) and not any(gone) and None not in codes:
+            raise WorkerError("the workers have stopped; what they said is above")
+
+    def _replace(self, index: int) -> None:
+        """A moment later: by then it is known whether the study has ended."""
+        member = self.members[index]
+        code = member.process.returncode
+        if member.gone_at_s is None:
+            leases.abandon(self.store, member.name)
+            member.gone_at_s = time.monotonic()
+            if code < 0:
                 reason = signal.Signals(-code).name
                 log.warning("a worker died (%s); another takes its place", reason)
-            elif time.monotonic() - member.died_at_s > _pause_s(member.restarts):
-                self.members[index] = self._start(member.berth, member.restarts + 1)
-        codes = [member.process.poll() for member in self.members]
-        if codes and all(code is not None and code >= 0 for code in codes) and any(codes):
-            raise WorkerError("the workers have stopped; what they said is above")
+        elif time.monotonic() - member.gone_at_s > _pause_s(member.restarts):
+            if code == 0:
+                log.warning("a worker was told to leave; another takes its place")
+            self.members[index] = self._start(member.berth, member.restarts + 1)
 
     @property
     def has_left(self) -> bool:
-        """Whether there were workers and all have ended in order."""
-        return bool(self.members) and all(member.process.poll() == 0 for member in self.members)
+        """Whether all workers, if there were any, have ended in order."""
+        return all(member.process.poll() == 0 for member in self.members)
 
     def wait(self) -> None:
         """Let the workers leave by themselves, as they do when their study has ended."""

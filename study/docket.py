@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import optuna
 import torch
@@ -13,19 +14,20 @@ from objectives.data import SearchData, dataset, load_search_data
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
-from study.environment import versions
 from study.errors import DataDifferError
+from study.fitness import check_data, check_mlflow, compare_versions
 from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
 from study.job import Job
 from study.samplers import pruner
 from study.settings import LOCAL_CHECKPOINTS, Settings, is_server
 from study.slots import STOP_KEY, TOTAL_KEY
 from study.storage import Store
-from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, VERSIONS_KEY, find_study, runs_of
+from study.studies import CHECKPOINTS_KEY, find_study, runs_of
 from study.tracking import StudyRuns
 from study.worker_storage import WorkerStorage
 
 REFRESH_S = 5.0  # between looks at which studies are active
+RETRY_S = 120.0  # before a study that could not be worked on here is tried again
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +38,33 @@ _ACTIVE = text(f"""
     JOIN study_user_attributes total USING (study_id)
     WHERE identity.key = :identity AND total.key = :total
     AND {slots.not_stopped("s.study_id")}
-    AND total.value_json::int > (
-        SELECT count(*) FROM trials t
-        WHERE t.study_id = s.study_id AND t.state IN ('COMPLETE', 'PRUNED')
+    AND (
+        total.value_json::int > (
+            SELECT count(*) FROM trials t
+            WHERE t.study_id = s.study_id AND t.state IN ('COMPLETE', 'PRUNED')
+        )
+        OR EXISTS (SELECT FROM trials t WHERE t.study_id = s.study_id AND t.state = 'RUNNING')
     )
     ORDER BY s.study_id
 """)
 
 
 def active_studies(store: Store) -> dict[int, str]:
-    """Id and name of our studies that have trials left and are not stopped, oldest first."""
+    """Id and name of our studies that have trials left and are not stopped, oldest first.
+
+    A trial that was begun is one to end, also where the total was lowered meanwhile.
+    """
     keys = {"identity": IDENTITY_KEY, "total": TOTAL_KEY, "stop": STOP_KEY}
     with store.engine.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(_ACTIVE, keys)}
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a study could not be worked on here, when it was last tried."""
+
+    reason: str
+    at_s: float  # by the monotonic clock
 
 
 class Docket:
@@ -62,7 +78,8 @@ class Docket:
         self.settings = settings
         self.device = device
         self.names = names
-        self._jobs: dict[int, Job | None] = {}  # None: cannot be worked on here
+        self._jobs: dict[int, Job] = {}
+        self._refused: dict[int, _Refusal] = {}
         self._data: dict[tuple[str, int], SearchData] = {}
         self._active: dict[int, str] = {}
         self._looked_at_s = -REFRESH_S
@@ -91,50 +108,49 @@ class Docket:
     def tidy(self) -> None:
         """Delete checkpoints that this node still has of studies that have ended."""
         for job in self._jobs.values():
-            if job is not None and _is_over(job):
+            if _has_ended(job):
                 job.checkpoints.sweep()
 
     def close(self) -> None:
         """End what works in the background for the jobs."""
         for job in self._jobs.values():
-            if job is not None:
-                job.checkpoints.close()
+            job.checkpoints.close()
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all checkpoints are where other nodes find them, or give up."""
         until_s = time.monotonic() + timeout_s
         for job in self._jobs.values():
-            if job is not None:
-                job.checkpoints.flush(max(until_s - time.monotonic(), 0.0))
+            job.checkpoints.flush(max(until_s - time.monotonic(), 0.0))
 
     def _job(self, study_id: int, name: str) -> Job | None:
-        if study_id not in self._jobs:
-            try:
-                self._jobs[study_id] = self._join(find_study(self.store, name))
-            except BnvitError as error:
-                if self.names:
-                    raise
-                log.warning("%s", error)
-                self._jobs[study_id] = None
-        return self._jobs[study_id]
+        """What is needed for a study; None where it cannot be worked on here, as was said."""
+        if study_id in self._jobs:
+            return self._jobs[study_id]
+        before = self._refused.get(study_id)
+        if before is not None and time.monotonic() - before.at_s < RETRY_S:
+            return None
+        try:
+            self._jobs[study_id] = self._join(find_study(self.store, name))
+        except BnvitError as error:
+            if self.names:
+                raise
+            if before is None or before.reason != str(error):
+                log.warning("%s; tried again every %.0f s", error, RETRY_S)
+            self._refused[study_id] = _Refusal(str(error), time.monotonic())
+        return self._jobs.get(study_id)
 
     def _join(self, study: optuna.Study) -> Job:
         identity = identity_of(study)
         if identity is None:
             raise InputError(f"the study '{study.study_name}' was not made by bnvit-study")
-        address = study.user_attrs.get(MLFLOW_KEY)
-        if address is not None and self.settings.mlflow_uri is None:
-            raise InputError(
-                f"the study '{study.study_name}' is recorded in MLflow at {address}; give it here "
-                "as well: --mlflow or MLFLOW_TRACKING_URI ('none' records nothing)"
-            )
+        runs = None if self.settings.is_tracking_off else runs_of(study)
+        check_mlflow(study, runs, self.settings)
         data = self._load(study.study_name, identity)
-        _compare_versions(study)
+        compare_versions(study)
         storage = WorkerStorage(self.store, study._study_id, identity.space.distributions())
         study = optuna.load_study(
             study_name=study.study_name, storage=storage, pruner=pruner(identity)
         )
-        runs = None if self.settings.is_tracking_off else runs_of(study)
         checkpoints = open_checkpoints(study, self.settings, runs)
         return Job(self.store, storage, study, identity, data, self.device, runs, checkpoints)
 
@@ -143,16 +159,15 @@ class Docket:
         if key not in self._data:
             source = dataset(identity.dataset, self.settings.data_dir)
             self._data[key] = load_search_data(source).limited(identity.train_images)
-        data = self._data[key]
-        if data.checksum != identity.data_checksum:
-            raise DataDifferError(
-                f"the data of study '{name}' ({identity.dataset}) differ on this node: checksum "
-                f"{data.checksum[:12]}, not {identity.data_checksum[:12]}; put the same files here"
-            )
-        return data
+        try:
+            check_data(name, identity, self._data[key])
+        except DataDifferError:
+            del self._data[key]  # other files may be put there
+            raise
+        return self._data[key]
 
 
-def _is_over(job: Job) -> bool:
+def _has_ended(job: Job) -> bool:
     try:
         return slots.remaining(job.store, job.study) == 0
     except KeyError:  # the study was deleted
@@ -189,21 +204,3 @@ def open_checkpoints(
     elif url is None and runs is not None and uri is not None and is_server(uri):
         place = ArtifactPlace(uri, runs.parent_run_id)
     return Checkpoints(settings.data_dir / "checkpoints" / uuid, place)
-
-
-def _compare_versions(study: optuna.Study) -> None:
-    """Warn where this node runs other packages than the study was begun with."""
-    begun: dict[str, str] = study.user_attrs.get(VERSIONS_KEY, {})
-    here = versions()
-    differences = [
-        f"{package} {here.get(package, 'none')}, not {version}"
-        for package, version in begun.items()
-        if here.get(package) != version
-    ]
-    if differences:
-        log.warning(
-            "study '%s' was begun with other versions than this worker's: %s; "
-            "each run records its own",
-            study.study_name,
-            "; ".join(differences),
-        )

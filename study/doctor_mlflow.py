@@ -7,14 +7,14 @@ from functools import partial
 import optuna
 
 from study.agreement import differences
-from study.errors import StorageError
+from study.errors import VersionError
 from study.experiments import experiment_of
 from study.finding import Finding, carried_out
 from study.mlflow_errors import errors_told
 from study.mlflow_tracker import MlflowTracker
 from study.overview import Overview, overview
 from study.service import CREATE_LOCK
-from study.settings import Settings, is_server, shown_address
+from study.settings import Settings
 from study.storage import Store, tracking_uri
 from study.studies import MLFLOW_KEY, find_study, runs_of
 from study.tracking import StudyRuns, probe_tracking
@@ -41,7 +41,8 @@ def check_mlflow(settings: Settings, store: Store | None) -> Iterator[Finding]:
         yield Finding("MLflow", True, f"{settings.mlflow_label} answers")
         if store is not None:
             for name in sorted(optuna.get_all_study_names(store.storage)):
-                yield from carried_out(f"study {name}", partial(_check, store, tracker, uri, name))
+                check = partial(_check, store, tracker, settings.mlflow_address, name)
+                yield from carried_out(f"study {name}", check)
     finally:
         tracker.disconnect()
 
@@ -59,10 +60,12 @@ def _connected(uri: str, store: Store | None) -> MlflowTracker:
     return tracker
 
 
-def _check(store: Store, tracker: MlflowTracker, uri: str, name: str) -> Iterator[Finding]:
+def _check(
+    store: Store, tracker: MlflowTracker, address: str | None, name: str
+) -> Iterator[Finding]:
     try:
         seen = overview(store, find_study(store, name))
-    except StorageError:
+    except VersionError:
         return  # of another version, as the check of its data has said
     if seen is None:
         return
@@ -70,17 +73,19 @@ def _check(store: Store, tracker: MlflowTracker, uri: str, name: str) -> Iterato
     if runs is None:
         yield Finding(f"study {name}", True, "was never recorded in MLflow")
     else:
-        yield _missing(seen, runs, tracker, uri) or _compared(seen, runs, tracker)
+        yield _missing(seen, runs, tracker, address) or _compared(seen, runs, tracker)
 
 
-def _missing(seen: Overview, runs: StudyRuns, tracker: MlflowTracker, uri: str) -> Finding | None:
+def _missing(
+    seen: Overview, runs: StudyRuns, tracker: MlflowTracker, address: str | None
+) -> Finding | None:
     """What to say of a study that this MLflow does not have; None: it has it."""
     subject, number = f"study {seen.study}", runs.experiment_id
     experiment = experiment_of(tracker, seen.uuid, number)
     if experiment is None:
         place = seen.source.user_attrs.get(MLFLOW_KEY)
-        if place != (shown_address(uri) if is_server(uri) else None):
-            told = f"is recorded in {place or 'a database'}, not in the MLflow asked here"
+        if place != address:
+            told = f"is recorded in {place or 'the database beside'}, not in the MLflow asked here"
             return Finding(subject, True, told)
         advice = "give the MLflow that it was begun with"
         return Finding(subject, False, f"its experiment {number} is not in MLflow", advice)

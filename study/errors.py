@@ -11,6 +11,10 @@ class StoreAwayError(StorageError):
     """The store stayed away for longer than a worker waits; run again once it is back."""
 
 
+class VersionError(StorageError):
+    """A study was written by another version of bnvit-study; use that one."""
+
+
 class LockedError(StorageError):
     """Another process keeps a lock of the store for too long; it may hang."""
 

@@ -1,14 +1,14 @@
 """The end of a trial that kills whoever trains it."""
 
 import logging
+from contextlib import suppress
 
 import optuna
-from optuna.trial import TrialState
 
 from objectives.objective import Outcome, Result
-from study import leases
+from study import leases, slots
 from study.identity import UUID_KEY
-from study.leases import Claim
+from study.leases import Claim, LeaseLostError
 from study.recorder import TrialRecorder
 from study.spool import Spool
 from study.storage import Store
@@ -22,9 +22,9 @@ def give_up(
 ) -> None:
     """End a claimed trial as failed, with the reason; whoever fills slots replaces it.
 
-    Whoever dies in the middle of this leaves a lease that runs out, and a trial as hopeless.
+    May be repeated. Whoever dies in the middle of this leaves a lease that runs out, and a trial
+    as hopeless; nothing is done where another was faster.
     """
-    storage = store.storage
     reason = (
         f"{claim.crashes} workers in a row died while they trained it, "
         "without a new checkpoint between"
@@ -34,7 +34,6 @@ def give_up(
         label = TrialLabel(study.study_name, str(study.user_attrs[UUID_KEY]), claim.number)
         recorder = TrialRecorder(spool, runs, label, claim.trial_id, claim.attempt)
         recorder.close(Result(Outcome.FAILED, None, reason=reason), "FAIL")
-    with leases.held(store, claim):
-        storage.set_trial_user_attr(claim.trial_id, "outcome", Outcome.FAILED.value)
-        storage.set_trial_user_attr(claim.trial_id, "reason", reason)
-        storage.set_trial_state_values(claim.trial_id, TrialState.FAIL)
+    with suppress(LeaseLostError), leases.held(store, claim) as connection:
+        told = {"outcome": Outcome.FAILED.value, "reason": reason}
+        slots.end_as_failed(connection, claim.trial_id, told)

@@ -9,7 +9,7 @@ from models.switches import SwitchValue, ViTSwitches
 from objectives.data import SPLIT_SEED
 from objectives.recipe import PRECISION, RECIPE
 from objectives.search_space import SearchSpace
-from study.errors import StorageError
+from study.errors import VersionError
 
 SCHEMA_VERSION = 1
 IDENTITY_KEY = "bnvit:identity"
@@ -79,7 +79,7 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
     if stored is None:
         return None
     if stored.get("schema_version") != SCHEMA_VERSION:
-        raise StorageError(
+        raise VersionError(
             f"the study '{study.study_name}' was written by another version of bnvit-study "
             f"(schema {stored.get('schema_version')}, not {SCHEMA_VERSION}); use that version"
         )

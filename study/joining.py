@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -14,9 +15,10 @@ from study.docket import Docket, check_checkpoints
 from study.environment import cuda_index, device_of
 from study.errors import StoreAwayError
 from study.logs import identify
+from study.patience import Patience
 from study.settings import Settings
 from study.stop import Stop, stop_on_signals
-from study.storage import open_store
+from study.storage import Store, open_store
 from study.worker import Limits, work
 from study.workplace import workplace
 
@@ -77,18 +79,27 @@ def _join(
     name: str | None,
     is_alone: bool,
 ) -> None:
-    with open_store(settings) as store:
-        docket = Docket(store, settings, device, studies)
-        try:
-            with workplace(store, settings, device, stop, name) as hands:
-                identify(worker=hands.beat.worker.name)
-                if is_alone:
-                    log.info("worker %s joins %s", hands.beat.worker.name, store.label)
-                ended = work(docket, hands, limits)
-                if not stop.requested:
-                    hands.patience(docket.tidy)
-                docket.flush(FLUSH_S)
-                if is_alone:
-                    log.info("worker %s leaves after %d trials", hands.beat.worker.name, ended)
-        finally:
-            docket.close()
+    patience = Patience(settings.store_patience_s, stop)
+    with ExitStack() as stack:
+        store = _opened(settings, stack, patience, is_alone)
+        docket = patience(lambda: Docket(store, settings, device, studies))
+        stack.callback(docket.close)
+        hands = stack.enter_context(workplace(store, settings, device, patience, name))
+        identify(worker=hands.beat.worker.name)
+        if is_alone:
+            log.info("worker %s joins %s", hands.beat.worker.name, store.label)
+        ended = work(docket, hands, limits)
+        if not stop.requested:
+            patience(docket.tidy)
+        docket.flush(FLUSH_S)
+        if is_alone:
+            log.info("worker %s leaves after %d trials", hands.beat.worker.name, ended)
+
+
+def _opened(settings: Settings, stack: ExitStack, patience: Patience, is_alone: bool) -> Store:
+    """The store; one that the `run` of this worker has just used is away, not a mistyped one."""
+
+    def enter() -> Store:
+        return stack.enter_context(open_store(settings))
+
+    return enter() if is_alone else patience(enter)

@@ -33,7 +33,7 @@ TAKE = f"""
         crashes = l.crashes + CASE WHEN l.worker IN ('{NOBODY}', :worker) THEN 0 ELSE 1 END,
         worker = excluded.worker,
         expires_at = excluded.expires_at
-    RETURNING l.trial_id, l.attempt, l.crashes
+    RETURNING l.trial_id, l.attempt, l.crashes, l.images_saved
 """
 
 # A checkpoint further on than any before shows that the trial does not always kill.
@@ -61,6 +61,7 @@ class Claim:
     attempt: int
     worker: str
     crashes: int = 0  # workers that it killed in a row, without progress between
+    images_saved: int = 0  # in its furthest checkpoint
 
     @property
     def is_hopeless(self) -> bool:

@@ -105,7 +105,8 @@ class Ledger:
 
     def release(self) -> None:
         """Put the trial back into its slot, with how far it is."""
-        self._set_attr("images_seen", self.progress.seen)
+        if self.run is not None:
+            self._set_attr("images_seen", self.progress.seen)
         self.write()
         slots.release(self.job.store, self.claim)
 

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 import tenacity
 
-from models.errors import first_line
-from study.connections import is_outage
+from study.connections import is_outage, reason_of
 from study.errors import StoreAwayError
 from study.stop import Stop
 
@@ -46,15 +45,21 @@ class Patience:
         try:
             result = retrying(action)
         except tenacity.RetryError as error:
-            away_s = time.monotonic() - began_s
             cause = error.last_attempt.exception()
-            raise StoreAwayError(
-                f"the store has been away for {away_s:.0f} s ({first_line(str(cause))}); trials "
-                "keep their checkpoints; run the same command again once it is back"
-            ) from cause
+            assert cause is not None  # only errors are tried again
+            raise _away(time.monotonic() - began_s, reason_of(cause)) from cause
         if retrying.statistics["attempt_number"] > 1:
             log.info("the store is back after %.0f s", time.monotonic() - began_s)
         return result
+
+    def is_over(self, away_s: float) -> bool:
+        """Whether a store that has been away for so long is waited for no more."""
+        return away_s > self.limit_s
+
+    def check(self, away_s: float) -> None:
+        """Raise StoreAwayError where that is over."""
+        if self.is_over(away_s):
+            raise _away(away_s, "no sign of life got through")
 
     def _note(self, state: tenacity.RetryCallState) -> None:
         self.last_outage_s = time.monotonic()
@@ -63,5 +68,13 @@ class Patience:
 
 def _tell_once(state: tenacity.RetryCallState) -> None:
     if state.attempt_number == 1 and state.outcome is not None:
-        reason = first_line(str(state.outcome.exception()))
-        log.warning("the store is away (%s); trying again until it is back", reason)
+        error = state.outcome.exception()
+        assert error is not None
+        log.warning("the store is away (%s); trying again until it is back", reason_of(error))
+
+
+def _away(seconds: float, reason: str) -> StoreAwayError:
+    return StoreAwayError(
+        f"the store has been away for {seconds:.0f} s ({reason}); trials keep their checkpoints; "
+        "run the same command again once it is back"
+    )

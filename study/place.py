@@ -2,14 +2,21 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
+import tenacity
+
 from models.errors import BnvitError, first_line
+
+POLL_S = 0.1
+FIRST_WAIT_S = 1.0  # between two tries
+LONGEST_WAIT_S = 15.0
 
 T = TypeVar("T")
 
@@ -65,8 +72,13 @@ def shown_place(url: str) -> str:
     return _PASSWORD.sub(r"\1***@", url)
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """`call()`, or PlaceError after `seconds`; its thread is left behind then."""
+def never() -> bool:
+    """As what ends a wait: nothing does."""
+    return False
+
+
+def within(seconds: float, call: Callable[[], T], is_over: Callable[[], bool] = never) -> T:
+    """`call()`, or PlaceError after `seconds` or once `is_over`; its thread is left behind then."""
     future: Future[T] = Future()
 
     def work() -> None:
@@ -76,7 +88,42 @@ def within(seconds: float, call: Callable[[], T]) -> T:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        raise PlaceError(f"no answer within {seconds:g} s") from None
+    until_s = time.monotonic() + seconds
+    while not wait([future], POLL_S).done:
+        if is_over():
+            raise PlaceError("no answer before the worker was to leave")
+        if time.monotonic() > until_s:
+            raise PlaceError(f"no answer within {seconds:g} s")
+    return future.result()
+
+
+def patiently(
+    seconds: float,
+    ask: Callable[[], T],
+    is_over: Callable[[], bool],
+    note: Callable[[PlaceError], None],
+) -> T:
+    """`ask()`, again and again until it answers; its PlaceError after `seconds` or once `is_over`.
+
+    `note` is told of the first error.
+    """
+
+    def sleep(seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s and not is_over():
+            time.sleep(POLL_S)
+
+    def tell_once(state: tenacity.RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        if state.attempt_number == 1 and isinstance(error, PlaceError):
+            note(error)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(PlaceError),
+        wait=tenacity.wait_random_exponential(FIRST_WAIT_S, LONGEST_WAIT_S),
+        stop=lambda state: is_over() or tenacity.stop_after_delay(seconds)(state),
+        sleep=sleep,
+        before_sleep=tell_once,
+        reraise=True,
+    )
+    return retrying(ask)

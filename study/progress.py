@@ -19,6 +19,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from objectives.objective import Outcome
+from study.errors import UnknownStudyError
 from study.forecast import images_left
 from study.overview import Overview, TrialRow
 from study.service import Session
@@ -28,7 +29,7 @@ from study.words import counted
 REFRESH_S = 1.0
 BAR_WIDTH = 60  # columns
 LIVE_MARGIN = 6  # lines of a terminal that the live table leaves to others
-_AWAY = (SQLAlchemyError, StorageInternalError)
+_TOLD_ELSEWHERE = (SQLAlchemyError, StorageInternalError, UnknownStudyError)
 _STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",
@@ -57,7 +58,7 @@ def shown(session: Session, console: Console, stop: Stop, quiet: bool) -> Iterat
     lines = _Lines(session.overview())
     with _repeating(lambda: lines.tell(session.overview(), console, clock)):
         yield
-    with suppress(*_AWAY):
+    with suppress(*_TOLD_ELSEWHERE):
         lines.tell(session.overview(), console, clock)
 
 
@@ -181,8 +182,8 @@ def _repeating(action: Callable[[], None]) -> Iterator[None]:
 
     def repeat() -> None:
         while not stop.is_set():
-            # A store that is away for a moment is the worker's concern; the next look will tell.
-            with suppress(*_AWAY):
+            # A store that is away, or a study that is gone, is for who looks after it to tell.
+            with suppress(*_TOLD_ELSEWHERE):
                 action()
             stop.wait(REFRESH_S)
 

@@ -103,7 +103,7 @@ class TrialRecorder(NullRecorder):
         )
 
 
-def record_end(spool: Spool, study: optuna.Study, runs: StudyRuns, finished: bool) -> None:
+def record_study_end(spool: Spool, study: optuna.Study, runs: StudyRuns, finished: bool) -> None:
     """This process leaves the study; `finished`: because all its trials have ended."""
     spool.append(
         Line(

@@ -15,28 +15,40 @@ from sqlalchemy import URL, make_url
 
 from models.errors import first_line
 from study.applier import Applier, NotYetError
+from study.connections import reason_of
+from study.errors import LockedError
 from study.settings import TRACKING_OFF
 from study.settling import OUTAGES, connected, settle
 from study.spool import Spool, left_behind
 from study.spool_line import Line
 from study.storage import Store
+from study.tracking import TrackingOutageError
+from study.words import counted
 
 FIRST_WAIT_S = 0.5  # after an error; doubled with each that follows
 LONGEST_WAIT_S = 15.0
 NOT_YET_S = 0.2
 CLOSE_S = 1.0  # granted to a request that is under way
+FIRST_SYNC_S = 60.0  # between looks at what dead workers left; doubled while MLflow is away
+LONGEST_SYNC_S = 900.0
 
 log = logging.getLogger(__name__)
 
 
 class Replayer:
-    """Replays a worker's spool in a thread of its own until it is closed."""
+    """Replays a worker's spool in a thread of its own until it is closed.
+
+    While there is nothing of its own, it passes on what dead workers of this node left behind.
+    """
 
     def __init__(
         self, spool: Spool, store: Store, uri: str, is_best: Callable[[Line], bool]
     ) -> None:
         self._spool = spool
         self._connect = partial(connected, store, uri, is_best, waits=True)
+        self._sync = partial(sync, spool.folder, store, uri, is_best, self._has_work)
+        self._sync_at_s = 0.0
+        self._sync_wait_s = FIRST_SYNC_S
         self._applier: Applier | None = None
         self._closed = False
         self._flushers = 0
@@ -52,7 +64,7 @@ class Replayer:
         self.close()
 
     def start(self) -> None:
-        """Begin; nothing is asked of MLflow before the first line is there."""
+        """Begin; nothing is asked of MLflow before there is a line to be replayed."""
         self._thread.start()
 
     @property
@@ -90,7 +102,8 @@ class Replayer:
         try:
             entry = self._spool.head()
             if entry is None:
-                self._pause(LONGEST_WAIT_S, lambda: self.waiting > 0)
+                self._sync_now_and_then()
+                self._pause(LONGEST_WAIT_S, self._has_work)
                 return
             self._applier = self._applier or self._connect()
             settle(self._spool, entry, self._applier)
@@ -101,6 +114,19 @@ class Replayer:
         else:
             self._note_success()
 
+    def _has_work(self) -> bool:
+        return self.waiting > 0 or self._closed
+
+    def _sync_now_and_then(self) -> None:
+        if time.monotonic() < self._sync_at_s:
+            return
+        report = self._sync()
+        if report.replayed:
+            log.info("%s of workers that died here passed on", counted(report.replayed, "record"))
+        longer_s = min(2 * self._sync_wait_s, LONGEST_SYNC_S)
+        self._sync_wait_s = longer_s if report.left else FIRST_SYNC_S
+        self._sync_at_s = time.monotonic() + self._sync_wait_s
+
     def _ride_out(self, error: Exception) -> None:
         if self._closed:
             return
@@ -108,7 +134,7 @@ class Replayer:
             self._away_since_s = time.monotonic()
             log.warning(
                 "%s; training goes on, what it tells MLflow waits in %s",
-                first_line(str(error)),
+                _told(error),
                 self._spool.path,
             )
         flushers = self._flushers
@@ -119,7 +145,7 @@ class Replayer:
     def _note_success(self) -> None:
         if self._away_since_s is not None:
             away_s = time.monotonic() - self._away_since_s
-            log.info("MLflow takes records again after %.0f s", away_s)
+            log.info("records pass to MLflow again after %.0f s", away_s)
         self._away_since_s = None
         self._wait_s = FIRST_WAIT_S
 
@@ -147,29 +173,42 @@ class SyncReport:
     files: int  # spools that had lines
 
 
-def sync(folder: Path, store: Store, uri: str, is_best: Callable[[Line], bool]) -> SyncReport:
-    """Replay what dead workers have left in `folder`, up to the first outage."""
+def sync(
+    folder: Path,
+    store: Store,
+    uri: str,
+    is_best: Callable[[Line], bool],
+    is_over: Callable[[], bool] = lambda: False,
+) -> SyncReport:
+    """Replay what dead workers left in `folder`, up to the first outage or until `is_over`."""
     counts = {True: 0, False: 0}
     left = files = 0
     applier = None
     is_away = uri == TRACKING_OFF
     for path in left_behind(folder):
-        spool = Spool.take_over(path)
+        spool = None if is_over() else Spool.take_over(path)
         if spool is None:
             continue  # another sync was faster
         with spool:
             files += 1
             try:
-                while not is_away and (entry := spool.head()) is not None:
+                while not (is_away or is_over()) and (entry := spool.head()) is not None:
                     applier = applier or connected(store, uri, is_best, waits=False)
                     counts[settle(spool, entry, applier)] += 1
             except OUTAGES as error:
                 is_away = True
-                log.warning("%s; what is left can be replayed later", first_line(str(error)))
+                log.warning("%s; what is left can be replayed later", _told(error))
             left += spool.waiting
     if applier is not None:
         applier.disconnect()
     return SyncReport(counts[True], left, counts[False], files)
+
+
+def _told(error: Exception) -> str:
+    """What is away, and why: MLflow says so itself."""
+    if isinstance(error, TrackingOutageError | LockedError):
+        return first_line(str(error))
+    return f"records cannot be passed on at present ({reason_of(error)})"
 
 
 def _without_user(place: str) -> str:

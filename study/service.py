@@ -17,9 +17,9 @@ from study.errors import UnknownStudyError
 from study.giving_up import give_up
 from study.identity import UUID_KEY, StudyIdentity
 from study.overview import Overview, overview
-from study.recorder import record_end
+from study.recorder import record_study_end
 from study.request import Request
-from study.settings import Settings, is_server, postgres_url, shown_address
+from study.settings import Settings, postgres_url
 from study.spool import Spool
 from study.storage import Store, open_store, probe, tracking_uri
 from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, set_stopped
@@ -45,7 +45,8 @@ class Session:
 
     def overview(self) -> Overview:
         """How the study stands now."""
-        seen = overview(self.store, self.study)
+        with self._deletion_told():
+            seen = overview(self.store, self.study)
         assert seen is not None  # it was created with an identity
         return seen
 
@@ -59,15 +60,12 @@ class Session:
 
         `take_over` false leaves trials of silent workers alone, as in `slots.claim`.
         """
-        while take_over and (claim := slots.claim_hopeless(self.store, self.study, worker_name())):
-            give_up(self.store, self.study, self.runs, claim, spool)
-        try:
+        store, study = self.store, self.study
+        with self._deletion_told():
+            while take_over and (claim := slots.claim_hopeless(store, study, worker_name())):
+                give_up(store, study, self.runs, claim, spool)
             self.fill()
             return self.is_done
-        except KeyError as error:
-            raise UnknownStudyError(
-                f"the study '{self.request.study_name}' was deleted meanwhile"
-            ) from error
 
     @property
     def uuid(self) -> str:
@@ -81,14 +79,25 @@ class Session:
 
     def close(self, spool: Spool | None) -> None:
         """Tidy up after the study's trials, and say in MLflow whether all have ended."""
-        is_done = self.is_done
-        if is_done:
-            checkpoints = open_checkpoints(self.study, self.settings, self.runs)
-            checkpoints.sweep()
-            checkpoints.flush(SWEEP_S)
-            checkpoints.close()
-        if spool is not None and self.runs is not None:
-            record_end(spool, self.study, self.runs, is_done)
+        with self._deletion_told():
+            is_done = self.is_done
+            if is_done:
+                checkpoints = open_checkpoints(self.study, self.settings, self.runs)
+                checkpoints.sweep()
+                checkpoints.flush(SWEEP_S)
+                checkpoints.close()
+            if spool is not None and self.runs is not None:
+                record_study_end(spool, self.study, self.runs, is_done)
+
+    @contextmanager
+    def _deletion_told(self) -> Iterator[None]:
+        """Raise UnknownStudyError where the study was deleted, which Optuna finds as a KeyError."""
+        try:
+            yield
+        except KeyError as error:
+            raise UnknownStudyError(
+                f"the study '{self.request.study_name}' was deleted meanwhile"
+            ) from error
 
 
 @contextmanager
@@ -149,8 +158,7 @@ def _open_runs(
     if runs is not None:
         study.set_user_attr("mlflow_experiment_id", runs.experiment_id)
         study.set_user_attr("mlflow_parent_run_id", runs.parent_run_id)
-    uri = settings.mlflow_uri
-    study.set_user_attr(MLFLOW_KEY, shown_address(uri) if uri and is_server(uri) else None)
+    study.set_user_attr(MLFLOW_KEY, settings.mlflow_address)
     if settings.checkpoints is not None:
         study.set_user_attr(CHECKPOINTS_KEY, settings.checkpoints)
     return runs

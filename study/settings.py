@@ -1,10 +1,11 @@
 """Environment and defaults, read once and passed down as a frozen value."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -12,11 +13,14 @@ from sqlalchemy.exc import ArgumentError
 from models.errors import InputError
 
 APP_NAME = "bnvit-study"
+ENV_PREFIX = "BNVIT_"
 TRACKING_OFF = "none"  # as an MLflow URI
 LOCAL_CHECKPOINTS = "local"  # as a place for checkpoints: on each node's own disk alone
 MLFLOW_SCHEMES = ("http://", "https://", "postgresql", "sqlite")
 LEASE_S = 30.0
+MOST_LEASE_S = 86_400.0
 STORE_PATIENCE_S = 600.0
+MOST_PATIENCE_S = 86_400.0 * 365
 SYSTEM_DATA_DIR = Path("/var/lib") / APP_NAME
 
 
@@ -29,7 +33,7 @@ class Settings(BaseSettings):
     """Where things are kept. Every field can be set as an environment variable."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BNVIT_", frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
     )
 
     data_dir: Path = Field(default_factory=default_data_dir)
@@ -38,9 +42,11 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("mlflow_uri", "BNVIT_MLFLOW_URI", "MLFLOW_TRACKING_URI"),
     )
-    lease_s: float = Field(default=LEASE_S, gt=0)  # a worker silent for so long lost its trial
+    # A worker silent for so long lost its trial.
+    lease_s: float = Field(default=LEASE_S, gt=0, le=MOST_LEASE_S)
     checkpoints: str | None = None  # where all nodes find checkpoints: a URL, or "local"
-    store_patience_s: float = Field(default=STORE_PATIENCE_S, ge=0)  # an outage ridden out
+    # An outage ridden out.
+    store_patience_s: float = Field(default=STORE_PATIENCE_S, ge=0, le=MOST_PATIENCE_S)
 
     @field_validator("checkpoints")
     @classmethod
@@ -67,6 +73,13 @@ class Settings(BaseSettings):
             return "a database beside the studies"
         return "off" if self.is_tracking_off else shown_address(self.mlflow_uri)
 
+    @property
+    def mlflow_address(self) -> str | None:
+        """The address that was given, without a password; None: none was, or tracking is off."""
+        if self.mlflow_uri is None or self.is_tracking_off:
+            return None
+        return shown_address(self.mlflow_uri)
+
     def check(self) -> None:
         """Raise InputError for an address that could never be used; connects to nothing."""
         if self.storage_url is not None:
@@ -85,6 +98,19 @@ class Settings(BaseSettings):
                 f"the MLflow URI must start with one of {', '.join(MLFLOW_SCHEMES)}, "
                 f"or be '{TRACKING_OFF}'"
             )
+
+
+def read_settings(given: Mapping[str, str]) -> Settings:
+    """The environment's settings, with those `given` instead.
+
+    Raises InputError naming the variable that cannot be used.
+    """
+    try:
+        return Settings.model_validate(Settings().model_dump() | dict(given))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = f"{ENV_PREFIX}{wrong['loc'][0]}".upper()
+        raise InputError(f"{name} is '{wrong['input']}': {wrong['msg'].lower()}") from None
 
 
 def is_server(mlflow_uri: str) -> bool:

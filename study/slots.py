@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 from sqlalchemy import Connection, TextClause, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 
 from objectives.search_space import START_POINTS
 from study import leases
@@ -56,7 +57,8 @@ def _claiming(which: str, waiting: str) -> TextClause:
             FROM chosen WHERE t.trial_id = chosen.trial_id
             RETURNING t.trial_id, t.number
         )
-        SELECT trial_id, number, attempt, crashes FROM begun JOIN taken USING (trial_id)
+        SELECT trial_id, number, attempt, crashes, images_saved
+        FROM begun JOIN taken USING (trial_id)
     """)
 
 
@@ -142,17 +144,34 @@ def release(store: Store, claim: Claim) -> None:
 
 
 def remaining(store: Store, study: optuna.Study) -> int:
-    """Trials of the study's total that have not ended, made or not."""
+    """Trials that have not ended: of the study's total, made or not, and those that run."""
+    ended = func.count().filter(trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)))
+    running = func.count().filter(trials.c.state == TrialState.RUNNING)
+    query = select(ended, running).where(trials.c.study_id == study._study_id)
     with store.engine.connect() as connection:
-        ended = connection.scalar(
-            select(func.count())
-            .select_from(trials)
-            .where(
-                trials.c.study_id == study._study_id,
-                trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)),
+        counts = connection.execute(query).one()
+    return max(int(study.user_attrs[TOTAL_KEY]) - int(counts[0]), int(counts[1]))
+
+
+def end_as_failed(connection: Connection, trial_id: int, told: dict[str, str]) -> None:
+    """End an open trial as failed, `told` as its attributes; one that has ended stays as it is."""
+    ended = connection.execute(
+        trials.update()
+        .where(trials.c.trial_id == trial_id)
+        .where(trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)))
+        .values(state=TrialState.FAIL, datetime_complete=_UTC_NOW)
+    )
+    if ended.rowcount == 0:
+        return
+    for key, value in told.items():
+        row = insert(user_attributes).values(
+            trial_id=trial_id, key=key, value_json=json.dumps(value)
+        )
+        connection.execute(
+            row.on_conflict_do_update(
+                index_elements=["trial_id", "key"], set_={"value_json": row.excluded.value_json}
             )
         )
-    return max(int(study.user_attrs[TOTAL_KEY]) - int(ended or 0), 0)
 
 
 def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:
@@ -196,13 +215,4 @@ def _withdraw(connection: Connection, study: optuna.Study, surplus: int) -> None
         .with_for_update(skip_locked=True)
     )
     for trial_id in connection.scalars(last).all():
-        connection.execute(
-            trials.update()
-            .where(trials.c.trial_id == trial_id)
-            .values(state=TrialState.FAIL, datetime_complete=_UTC_NOW)
-        )
-        connection.execute(
-            user_attributes.insert().values(
-                trial_id=trial_id, key="outcome", value_json=json.dumps("withdrawn")
-            )
-        )
+        end_as_failed(connection, trial_id, {"outcome": "withdrawn"})

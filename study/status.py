@@ -1,5 +1,6 @@
 """What goes on in a store now: its studies, the trials that run, its workers."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -8,11 +9,14 @@ from typing import Any
 import optuna
 from sqlalchemy import text
 
+from study.errors import VersionError
 from study.overview import Overview, TrialRow, overview
 from study.pace import recent_pace
 from study.storage import Store
 from study.studies import find_study, is_stopped, show_study
 from study.worker_status import WorkerStatus, read_workers
+
+log = logging.getLogger(__name__)
 
 _HELD = text("""
     SELECT t.study_id, t.number, l.expires_at <= now(),
@@ -109,6 +113,7 @@ class StatusReader:
         self.store = store
         self.study = study
         self._known: dict[int, optuna.Study] = {}  # with what Optuna has read of each
+        self._unreadable: set[str] = set()
 
     def read(self) -> Status:
         """How things stand now; raises UnknownStudyError where the study is not, or not ours."""
@@ -128,9 +133,19 @@ class StatusReader:
     def _look(self) -> list[_Look]:
         if self.study is None:
             names = sorted(optuna.get_all_study_names(self.store.storage))
-            return [look for name in names if (look := self._look_at(name)) is not None]
+            return [look for name in names if (look := self._try_to_look_at(name)) is not None]
         look = self._look_at(self.study)
         return [look or (show_study(self.store, self.study), False)]  # which says what is wrong
+
+    def _try_to_look_at(self, name: str) -> _Look | None:
+        """As `_look_at`; what another version has written is named once, and left out."""
+        try:
+            return self._look_at(name)
+        except VersionError as error:
+            if name not in self._unreadable:
+                log.warning("%s", error)
+                self._unreadable.add(name)
+            return None
 
     def _look_at(self, name: str) -> _Look | None:
         """A study and whether it is stopped; None if it is not one of ours, or not there."""

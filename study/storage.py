@@ -13,8 +13,13 @@ import psycopg.sql
 import sqlalchemy
 from sqlalchemy import URL, Engine, make_url, text
 
-from models.errors import first_line
-from study.connections import CONNECT_TIMEOUT_S, bounded, engine_options
+from study.connections import (
+    CONNECT_TIMEOUT_S,
+    BoundedConnection,
+    bounded,
+    engine_options,
+    reason_of,
+)
 from study.embedded import EmbeddedPostgres
 from study.errors import LockedError, StorageError
 from study.schema import prepare
@@ -25,9 +30,14 @@ LOCK_PATIENCE_S = 120.0
 SCHEMA_LOCK = 7_231_001  # advisory lock around the creation of all schemas
 MLFLOW_DATABASE = "mlflow"
 
+_LOST = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
 log = logging.getLogger(__name__)
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+# Of an outage Optuna warns by itself, with the whole statement; we say it in a line.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+optuna.logging.disable_default_handler()
+optuna.logging.enable_propagation()
 
 
 @dataclass(frozen=True)
@@ -88,11 +98,10 @@ def open_store(settings: Settings) -> Iterator[Store]:
         stack.callback(store.storage.scoped_session.remove)
         try:
             yield store
-        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            reason = first_line(str(error.__cause__ or error))
+        except _LOST as error:
             raise StorageError(
-                f"the store was lost: {store.label} ({reason}); run the same command again once "
-                "it is back"
+                f"the store was lost: {store.label} ({reason_of(error)}); run the same command "
+                "again once it is back"
             ) from error
 
 
@@ -104,15 +113,19 @@ def probe(url: URL) -> None:
             return
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
+        raise StorageError(
+            f"Postgres at {shown} cannot be reached ({reason}); {_advice(reason, url)}"
+        ) from error
     except psycopg.Error as error:
         raise StorageError(f"the storage URL {shown} cannot be used: {error}") from error
+
+
+def _advice(reason: str, url: URL) -> str:
     if "password" in reason or "role" in reason:
-        advice = "check user and password"
-    elif "does not exist" in reason:
-        advice = f"create it with: createdb {url.database}"
-    else:
-        advice = "check that the server runs and that host and port are right"
-    raise StorageError(f"Postgres at {shown} cannot be reached ({reason}); {advice}")
+        return "check user and password"
+    if "does not exist" in reason:
+        return f"create it with: createdb {url.database}"
+    return "check that the server runs and that host and port are right"
 
 
 def tracking_uri(given: str | None, store: Store) -> str:
@@ -128,18 +141,25 @@ def tracking_uri(given: str | None, store: Store) -> str:
 
 def _ensure_database(url: URL, name: str) -> None:
     """Create database `name` in the server at `url` if it is missing."""
-    with psycopg.connect(libpq_url(url), connect_timeout=CONNECT_TIMEOUT_S, autocommit=True) as c:
-        if c.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
-            return
-        try:
+    try:
+        with BoundedConnection.connect(
+            libpq_url(url), connect_timeout=CONNECT_TIMEOUT_S, autocommit=True
+        ) as c:
+            if c.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                return
             c.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
-        except psycopg.errors.DuplicateDatabase:
-            return  # another process was first
-        except psycopg.Error as error:
-            raise StorageError(
-                f"MLflow's database cannot be created ({first_line(str(error))}); create it with: "
-                f"createdb {name}, or set MLFLOW_TRACKING_URI"
-            ) from error
+    except psycopg.errors.DuplicateDatabase:
+        return  # another process was first
+    except psycopg.OperationalError as error:
+        raise StorageError(
+            f"Postgres cannot be asked for MLflow's database ({reason_of(error)}); run the same "
+            "command again once it is back"
+        ) from error
+    except psycopg.Error as error:
+        raise StorageError(
+            f"MLflow's database cannot be created ({reason_of(error)}); create it with: "
+            f"createdb {name}, or set MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def _lock_schema(connection: sqlalchemy.Connection) -> None:
@@ -162,11 +182,10 @@ def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
             _lock_schema(connection)
             storage = optuna.storages.RDBStorage(plain, engine_kwargs=engine_options(lease_s))
             uuid = prepare(connection)
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+    except (*_LOST, RuntimeError) as error:
         # Optuna raises RuntimeError for tables of another of its versions, saying what to do.
         engine.dispose()
-        reason = " ".join(str(getattr(error, "orig", error)).split())
-        raise StorageError(f"the store cannot be opened: {reason}") from error
+        raise StorageError(f"the store cannot be opened: {reason_of(error)}") from error
     bounded(storage.engine)
     mlflow_plain = mlflow_url.render_as_string(hide_password=False)
     at_once = engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -1,9 +1,11 @@
 """Studies in a store: found by name, stopped, listed."""
 
+import logging
+
 import optuna
 
 from models.switches import nearest
-from study.errors import UnknownStudyError
+from study.errors import UnknownStudyError, VersionError
 from study.overview import Overview, overview
 from study.slots import STOP_KEY
 from study.storage import Store
@@ -11,7 +13,9 @@ from study.tracking import StudyRuns
 
 VERSIONS_KEY = "bnvit:versions"  # attribute: of the packages that it was begun with
 CHECKPOINTS_KEY = "bnvit:checkpoints"  # attribute: where all nodes find checkpoints
-MLFLOW_KEY = "bnvit:mlflow"  # attribute: address of its MLflow server, without a password
+MLFLOW_KEY = "bnvit:mlflow"  # attribute: address of its MLflow as given, without a password
+
+log = logging.getLogger(__name__)
 
 
 def find_study(store: Store, name: str) -> optuna.Study:
@@ -32,11 +36,17 @@ def show_study(store: Store, name: str) -> Overview:
 
 
 def all_overviews(store: Store) -> list[Overview]:
-    """Every study of ours in the store, by name."""
-    studies = (
-        find_study(store, name) for name in sorted(optuna.get_all_study_names(store.storage))
-    )
-    return [seen for study in studies if (seen := overview(store, study)) is not None]
+    """Every study of ours in the store, by name; one that cannot be read here is only named."""
+    found = []
+    for name in sorted(optuna.get_all_study_names(store.storage)):
+        try:
+            seen = overview(store, find_study(store, name))
+        except VersionError as error:
+            log.warning("%s", error)
+            continue
+        if seen is not None:
+            found.append(seen)
+    return found
 
 
 def pages(store: Store) -> list[tuple[str, int, str | None]]:

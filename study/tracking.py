@@ -63,6 +63,9 @@ class NullTracker:
         """Find or make the study's experiment and parent run."""
         return None
 
+    def check_study(self, runs: StudyRuns, uuid: str) -> None:
+        """Raises TrackingError where what is recorded there is not the study's."""
+
     def close_study(self, runs: StudyRuns | None, finished: bool, at_ms: int | None = None) -> None:
         """Say on the parent run whether all trials had ended at a time, by default now."""
 

@@ -46,7 +46,7 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
         found = _claim(docket, hands)
         if found is None:
             hands.patience(lambda: docket.jobs(at_once=True))
-            if docket.is_done or _is_over(idle_since_s, limits.idle_s):
+            if docket.is_done or _has_idled(idle_since_s, limits.idle_s):
                 return ended
             hands.stop.wait(POLL_S * random.uniform(0.5, 1.5))
             continue
@@ -69,6 +69,7 @@ def _attempt(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
         if not claim.is_hopeless:
             return Attempt(job, claim, hands).run()
         hands.patience(lambda: give_up(job.store, job.study, job.runs, claim, hands.spool))
+        job.checkpoints.discard(claim.number)
         return Outcome.FAILED
 
 
@@ -106,5 +107,5 @@ def _refill_ahead(job: Job, claim: Claim) -> None:
             _refill(job)
 
 
-def _is_over(since_s: float, limit_s: float | None) -> bool:
+def _has_idled(since_s: float, limit_s: float | None) -> bool:
     return limit_s is not None and time.monotonic() - since_s >= limit_s

@@ -34,14 +34,19 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def workplace(
-    store: Store, settings: Settings, device: torch.device, stop: Stop, name: str | None = None
+    store: Store,
+    settings: Settings,
+    device: torch.device,
+    patience: Patience,
+    name: str | None = None,
 ) -> Iterator[Hands]:
     """Sign on at the store, and sign off at the end."""
-    worker = introduce(store, device, name)
+    stop = patience.stop
+    worker = patience(lambda: introduce(store, device, name))
     with ExitStack() as stack:
-        spool = stack.enter_context(recording(store, settings, worker.name, stop))
-        beat = stack.enter_context(Beat(store, worker))
-        yield Hands(beat, Patience(settings.store_patience_s, stop), stop, spool)
+        spool = patience(lambda: stack.enter_context(recording(store, settings, worker.name, stop)))
+        beat = patience(lambda: stack.enter_context(Beat(store, worker)))
+        yield Hands(beat, patience, stop, spool)
 
 
 def introduce(store: Store, device: torch.device, name: str | None) -> Worker:

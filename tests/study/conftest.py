@@ -16,6 +16,7 @@ from sqlalchemy import func, text
 from study.docket import Docket
 from study.leases import Claim
 from study.mlflow_tracker import MlflowTracker
+from study.patience import Patience
 from study.request import Request
 from study.schema import leases
 from study.service import Session, open_session
@@ -113,7 +114,7 @@ def small(request: pytest.FixtureRequest) -> Request:
 def train(session: Session, stop: Stop | None = None) -> None:
     """Train a session's study in this process, as a worker does, and tidy up as `run` does."""
     stop = stop or Stop()
-    with workplace(session.store, session.settings, session.device, stop) as hands:
+    with workplace(session.store, session.settings, session.device, Patience(60, stop)) as hands:
         docket = Docket(session.store, session.settings, session.device, [session.study.study_name])
         try:
             work(docket, hands, Limits())

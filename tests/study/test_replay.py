@@ -22,7 +22,7 @@ from objectives.metrics import Diverged, RungMetrics
 from objectives.objective import Outcome, Result
 from study.identity import UUID_KEY
 from study.mlflow_tracker import MlflowTracker
-from study.recorder import TrialRecorder, record_end
+from study.recorder import TrialRecorder, record_study_end
 from study.replay import Replayer, SyncReport, spool_folder, sync
 from study.schema import leases
 from study.spool import REJECTED, Line, Spool
@@ -442,7 +442,7 @@ def test_the_parent_run_shows_the_latest_that_is_known(desk: Desk, spool: Spool)
         return str(desk.tracker.client.get_run(desk.runs.parent_run_id).info.status)
 
     early = Line("close_study", desk.uuid, desk.uuid, *desk.runs.__dict__.values())
-    record_end(spool, desk.study, desk.runs, finished=True)
+    record_study_end(spool, desk.study, desk.runs, finished=True)
     desk.replay(spool)
     assert status() == "FINISHED"
     spool.append(replace(early, at_ms=early.at_ms - 5000, data={"finished": False}))
@@ -453,7 +453,7 @@ def test_the_parent_run_shows_the_latest_that_is_known(desk: Desk, spool: Spool)
     spool.append(replace(early, data={"finished": True}))  # from before it was opened again
     desk.replay(spool)
     assert status() == "RUNNING"
-    record_end(spool, desk.study, desk.runs, finished=False)
+    record_study_end(spool, desk.study, desk.runs, finished=False)
     desk.replay(spool)
     assert status() == "SCHEDULED"
 
