@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import optuna
@@ -66,6 +66,18 @@ def settle(trial: optuna.Trial, run: Run) -> bool:
     return wants_pruning(trial, run)
 
 
+def keep_reported(trial: optuna.Trial, run: Run) -> None:
+    """Give the last rung of the curve the accuracy that was reported of it before, if one was.
+
+    A rung that is trained once more, without its checkpoint and on other hardware, may differ in
+    the last digits: the first word stands, in all places.
+    """
+    reported = trial.study._storage.get_trial(trial._trial_id).intermediate_values
+    last = run.curve[-1]
+    if last.rung in reported:
+        run.curve[-1] = replace(last, val_accuracy=reported[last.rung])
+
+
 def wants_pruning(trial: optuna.Trial, run: Run) -> bool:
     """Whether the pruner gives the trial up; it is not asked at the last rung.
 
@@ -115,7 +127,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def tell(trial: optuna.Trial, result: Result) -> None:
-    """Finish `trial` in the store. Raises UpdateFinishedTrialError if another worker was first.
+    """Finish `trial` in the store.
 
     A diverged or oversized configuration is a result: COMPLETE at chance accuracy, infeasible.
     Every finishing trial sets the same two constraints: without one it would pass for feasible,

@@ -126,6 +126,7 @@ class Attempt:
                 if self._look_up():
                     return None
             elif isinstance(event, RungMetrics):
+                objective.keep_reported(self.ledger.trial, run)
                 self._save(run)
                 self.is_pending = True
         return objective.result(run, event, self.job.chance)

@@ -11,7 +11,7 @@ from typing import Any
 from study import checkpoint_files as files
 from study.checkpoint_files import UnusableError
 from study.checkpoint_mirror import Mirror
-from study.place import Place, PlaceError, T, never, patiently, within
+from study.place import Place, PlaceError, T, Wait, never, patiently, within
 
 LIST_TIMEOUT_S = 20
 FETCH_TIMEOUT_S = 600
@@ -57,11 +57,14 @@ class Checkpoints:
         A trial that was saved at `images_saved` is worth waiting for: where nothing so far on
         lies on this machine, the place is asked for up to PATIENCE_S, or until `is_over`.
         """
-        left = self._candidates(number, images_saved, is_over)
+        local = self._local(number)
+        furthest = max((files.images_seen(name) for name, _ in local), default=0)
+        wait = Wait(PATIENCE_S if furthest < images_saved else 0.0, is_over)
+        left = self._candidates(number, local, wait)
         while left:
             name, path = left.pop(0)
             try:
-                state = files.load(path) if path else self._fetch(number, name, is_over)
+                state = files.load(path) if path else self._fetch(number, name, wait)
             except FileNotFoundError:  # deleted meanwhile, by a worker that has gone further
                 continue
             except PlaceError as error:
@@ -103,20 +106,16 @@ class Checkpoints:
         if self._mirror is not None:
             self._mirror.close()
 
-    def _candidates(
-        self, number: int, images_saved: int, is_over: Callable[[], bool]
-    ) -> list[_Candidate]:
+    def _local(self, number: int) -> list[_Candidate]:
+        folder = self.folder / _trial(number)
+        return [(path.name, path) for path in files.newest_first(folder)]
+
+    def _candidates(self, number: int, local: list[_Candidate], wait: Wait) -> list[_Candidate]:
         """A trial's files, newest first; those on this machine before their copies."""
-        trial = _trial(number)
-        local: list[_Candidate] = [
-            (path.name, path) for path in files.newest_first(self.folder / trial)
-        ]
         if (place := self._place) is None:
             return local
-        furthest = max((files.images_seen(name) for name, _ in local), default=0)
-        seconds = PATIENCE_S if furthest < images_saved else 0.0
         try:
-            names = self._ask(number, seconds, LIST_TIMEOUT_S, lambda: place.names(trial), is_over)
+            names = _ask(number, lambda: place.names(_trial(number)), LIST_TIMEOUT_S, wait)
         except PlaceError as error:
             _warn_of_place(number, error, local)
             return local
@@ -127,47 +126,34 @@ class Checkpoints:
             reverse=True,
         )
 
-    def _fetch(self, number: int, name: str, is_over: Callable[[], bool]) -> dict[str, Any]:
+    def _fetch(self, number: int, name: str, wait: Wait) -> dict[str, Any]:
         assert self._place is not None  # it was listed there
         get, trial = self._place.get, _trial(number)
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             dir=self.folder, prefix=f"{trial}.", ignore_cleanup_errors=True
         ) as folder:
-            return files.load(
-                self._ask(
-                    number,
-                    PATIENCE_S,
-                    FETCH_TIMEOUT_S,
-                    lambda: get(trial, name, Path(folder)),
-                    is_over,
-                )
-            )
-
-    def _ask(
-        self,
-        number: int,
-        seconds: float,
-        timeout_s: float,
-        call: Callable[[], T],
-        is_over: Callable[[], bool],
-    ) -> T:
-        """What the place answers to `call` within `timeout_s`, tried for `seconds`."""
-
-        def note(error: PlaceError) -> None:
-            log.warning(
-                "trial %d: its checkpoint for all nodes cannot be read at present: %s; tried again "
-                "for up to %.0f s",
-                number,
-                error,
-                seconds,
-            )
-
-        return patiently(seconds, lambda: within(timeout_s, call, is_over), is_over, note)
+            path = _ask(number, lambda: get(trial, name, Path(folder)), FETCH_TIMEOUT_S, wait)
+            return files.load(path)
 
 
 def _trial(number: int) -> str:
     return f"trial-{number}"
+
+
+def _ask(number: int, call: Callable[[], T], timeout_s: float, wait: Wait) -> T:
+    """What a place answers to `call` within `timeout_s`, tried again as `wait` says."""
+
+    def note(error: PlaceError) -> None:
+        log.warning(
+            "trial %d: its checkpoint for all nodes cannot be read at present: %s; tried again "
+            "for up to %.0f s",
+            number,
+            error,
+            wait.seconds,
+        )
+
+    return patiently(lambda: within(timeout_s, call, wait.is_over), wait, note)
 
 
 def _warn_of_file(number: int, name: str, error: UnusableError, left: list[_Candidate]) -> None:

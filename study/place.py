@@ -4,8 +4,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -89,7 +91,7 @@ def within(seconds: float, call: Callable[[], T], is_over: Callable[[], bool] = 
 
     threading.Thread(target=work, daemon=True).start()
     until_s = time.monotonic() + seconds
-    while not wait([future], POLL_S).done:
+    while not wait_for([future], POLL_S).done:
         if is_over():
             raise PlaceError("no answer before the worker was to leave")
         if time.monotonic() > until_s:
@@ -97,20 +99,20 @@ def within(seconds: float, call: Callable[[], T], is_over: Callable[[], bool] = 
     return future.result()
 
 
-def patiently(
-    seconds: float,
-    ask: Callable[[], T],
-    is_over: Callable[[], bool],
-    note: Callable[[PlaceError], None],
-) -> T:
-    """`ask()`, again and again until it answers; its PlaceError after `seconds` or once `is_over`.
+@dataclass(frozen=True)
+class Wait:
+    """For how long a place is asked again and again; for 0 s, once."""
 
-    `note` is told of the first error.
-    """
+    seconds: float = 0.0
+    is_over: Callable[[], bool] = never
+
+
+def patiently(ask: Callable[[], T], wait: Wait, note: Callable[[PlaceError], None]) -> T:
+    """`ask()`, again until it answers; its PlaceError when `wait` is over. `note` has the first."""
 
     def sleep(seconds: float) -> None:
         until_s = time.monotonic() + seconds
-        while time.monotonic() < until_s and not is_over():
+        while time.monotonic() < until_s and not wait.is_over():
             time.sleep(POLL_S)
 
     def tell_once(state: tenacity.RetryCallState) -> None:
@@ -121,7 +123,7 @@ def patiently(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(PlaceError),
         wait=tenacity.wait_random_exponential(FIRST_WAIT_S, LONGEST_WAIT_S),
-        stop=lambda state: is_over() or tenacity.stop_after_delay(seconds)(state),
+        stop=lambda state: wait.is_over() or tenacity.stop_after_delay(wait.seconds)(state),
         sleep=sleep,
         before_sleep=tell_once,
         reraise=True,
