@@ -178,6 +178,46 @@ def test_an_outage_beyond_patience_is_a_clean_end(stage: Stage, store: Store, st
     assert verdict(stage, study, 1).faults == {}
 
 
+def test_a_worker_cut_off_in_mid_trial_leaves_when_patience_is_over(
+    stage: Stage, store: Store, study: str
+) -> None:
+    create(stage, study, 1, 100 * LONG)
+    node = stage.node(f"{study}-worker", f"{WORKER} {study}")
+    node.environment = {**node.environment, "BNVIT_STORE_PATIENCE_S": "3"}
+    node.start()
+    until(lambda: has_rungs(store, study, 2))
+    stage.network.freeze()
+    code, said = finish(node, 60)
+    stage.network.thaw()
+    assert code == 1
+    assert "no sign of life got through" in said.splitlines()[-1]
+    assert list((node.folder / "checkpoints").rglob("*.pt")), "it has saved the trial"
+
+
+def test_a_local_worker_that_starts_while_the_store_is_away_waits_for_it(
+    stage: Stage, study: str
+) -> None:
+    run = create(stage, study, 1, 1)
+    stage.network.freeze()
+    folder = stage.folder / f"{study}-worker"
+    folder.mkdir()
+    words = [*WORKER.split(), "--of-parent", str(os.getpid()), study]
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "study.entry", *words],
+        env={**os.environ, **stage.environment(), "BNVIT_DATA_DIR": str(folder)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stderr is not None
+    assert "the store is away" in worker.stderr.readline()
+    stage.network.thaw()
+    _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 0, said
+    assert "the store is back" in said
+    assert finish(run)[0] == 0
+    assert verdict(stage, study, 1).faults == {}
+
+
 def test_sigterm_while_the_store_is_away_is_an_orderly_end(
     stage: Stage, store: Store, study: str
 ) -> None:

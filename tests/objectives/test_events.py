@@ -9,7 +9,15 @@ from optuna.pruners import NopPruner, ThresholdPruner
 
 from objectives.data import SearchData
 from objectives.metrics import Event, Pause, RungMetrics
-from objectives.objective import PRUNED_AT, Outcome, events, result, settle, wants_pruning
+from objectives.objective import (
+    PRUNED_AT,
+    Outcome,
+    events,
+    keep_reported,
+    result,
+    settle,
+    wants_pruning,
+)
 from objectives.training import Run, train
 from tests.objectives.tiny import new_run, rung_metrics
 
@@ -50,6 +58,16 @@ def test_a_rung_is_reported_after_the_caller_has_seen_it(subset: SearchData) -> 
     counts = [len(stored(trial)) for _ in told(trial, run)]
     assert counts == [0, 1, 2]
     assert len(stored(trial)) == 3
+
+
+def test_a_rung_trained_once_more_keeps_what_was_reported_of_it(subset: SearchData) -> None:
+    trial, run = new_trial(NopPruner()), new_run(subset)
+    run.curve = [rung_metrics(50, 0.3)]
+    keep_reported(trial, run)
+    settle(trial, run)
+    run.curve = [rung_metrics(50, 0.3000001)]
+    keep_reported(trial, run)
+    assert curve(run) == {50: 0.3} == stored(trial)
 
 
 def test_a_stored_rung_is_not_reported_again(subset: SearchData) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from mlflow import MlflowClient
 
 from models.errors import InputError
 from study import checkpoint_places, checkpoints
+from study import place as place_module
 from study.checkpoint_files import write
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, check_place
 from study.checkpoints import Checkpoints
-from study.place import Place, PlaceError
+from study.place import Place, PlaceError, within
 from tests.integration.servers import MlflowServer
 
 UUID = "11112222"
@@ -431,6 +432,69 @@ def test_a_place_that_breaks_off_is_told_of_once(
     assert warnings(caplog) == [
         "trial 3: checkpoints for all nodes cannot be read: broken off; the trial starts afresh"
     ]
+
+
+class Shaky(FsspecPlace):
+    """Does not answer the first `failures` questions."""
+
+    failures = 2
+
+    def names(self, trial: str) -> list[str]:
+        self._fail()
+        return super().names(trial)
+
+    def get(self, trial: str, name: str, to: Path) -> Path:
+        self._fail()
+        return super().get(trial, name, to)
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise PlaceError("away for a moment")
+
+
+@pytest.fixture
+def saved_elsewhere(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Checkpoints]:
+    """On another node than that which saved the trial at 200 images; its place is shaky."""
+    monkeypatch.setattr(place_module, "FIRST_WAIT_S", 0.05)
+    first = node(tmp_path, "first", folder_place(shared))
+    first.save(3, state(200), 200)
+    assert first.flush(10)
+    first.close()
+    second = node(tmp_path, "second", Shaky(shared.as_uri(), UUID))
+    yield second
+    second.close()
+
+
+def test_a_place_that_has_the_last_state_is_waited_for(
+    saved_elsewhere: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = [images for images, _ in saved_elsewhere.states(3, images_saved=200)]
+    assert found == [200]
+    assert "cannot be read at present: away for a moment; tried again" in warnings(caplog)[0]
+
+
+def test_nobody_waits_for_a_state_that_was_never_saved(saved_elsewhere: Checkpoints) -> None:
+    assert list(saved_elsewhere.states(3, images_saved=0)) == []
+
+
+def test_a_wait_for_a_place_ends_when_the_worker_is_to_leave(
+    saved_elsewhere: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shaky, "failures", 10**9)
+    began_s = time.monotonic()
+    leaves = iter([False] * 3)
+    assert list(saved_elsewhere.states(3, 200, lambda: next(leaves, True))) == []
+    assert time.monotonic() - began_s < 5
+
+
+def test_an_answer_that_does_not_come_holds_nobody_who_is_to_leave() -> None:
+    began_s = time.monotonic()
+    with pytest.raises(PlaceError, match="was to leave"):
+        within(600, lambda: time.sleep(3), lambda: time.monotonic() - began_s > 0.2)
+    assert time.monotonic() - began_s < 2
 
 
 def test_an_mlflow_server_keeps_copies_among_the_artifacts(

@@ -1,16 +1,19 @@
 """What a worker serves, and what it refuses to work on, on real Postgres."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from models.errors import InputError
 from objectives.errors import DataError
-from study import service
+from study import docket as docket_module
+from study import service, slots
 from study.docket import Docket, check_checkpoints
 from study.errors import DataDifferError, StorageError, UnknownStudyError
 from study.identity import IDENTITY_KEY
@@ -18,8 +21,9 @@ from study.request import Request
 from study.service import Session
 from study.settings import Settings
 from study.storage import Store
-from study.studies import VERSIONS_KEY, find_study, set_stopped
+from study.studies import MLFLOW_KEY, VERSIONS_KEY, find_study, set_stopped
 from tests.conftest import CPU, FIXTURES
+from tests.integration.servers import MlflowServer
 
 Search = Callable[..., Session]
 
@@ -98,6 +102,64 @@ def test_one_who_serves_all_leaves_out_what_it_cannot_and_says_so_once(
             names = [job.study.study_name for job in everything.jobs(at_once=True)]
             assert waiting not in names
     assert caplog.text.count("differ on this node") == 1
+
+
+def test_what_hindered_work_on_a_study_is_looked_at_again(
+    store: Store, settings: Settings, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docket_module, "RETRY_S", 0.2)
+    theirs = find_study(store, waiting).user_attrs[IDENTITY_KEY]["data_checksum"]
+    change_identity(store, waiting, data_checksum="f" * 64)
+    everything = docket(store, settings)
+
+    def served() -> list[str]:
+        return [job.study.study_name for job in everything.jobs(at_once=True)]
+
+    assert waiting not in served()
+    change_identity(store, waiting, data_checksum=theirs)
+    assert waiting not in served(), "not at once"
+    time.sleep(0.3)
+    assert waiting in served()
+
+
+def test_a_node_with_another_mlflow_is_refused(
+    store: Store, settings: Settings, waiting: str, tmp_path: Path
+) -> None:
+    with MlflowServer(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as other:
+        elsewhere = settings.model_copy(update={"mlflow_uri": other.uri})
+        with pytest.raises(InputError, match=r"beside the studies, and MLflow at .* does"):
+            docket(store, elsewhere, waiting)
+        find_study(store, waiting).set_user_attr(MLFLOW_KEY, "http://begun-with")
+        with pytest.raises(InputError, match=r"at http://begun-with, and MLflow at"):
+            docket(store, elsewhere, waiting)
+        other.kill()
+        assert docket(store, elsewhere, waiting).jobs(), "one that is away may be the right one"
+    with pytest.raises(InputError, match="at http://begun-with; give it here"):
+        docket(store, settings, waiting)
+
+
+def test_another_address_of_the_same_mlflow_will_do(
+    store: Store, settings: Settings, waiting: str
+) -> None:
+    find_study(store, waiting).set_user_attr(MLFLOW_KEY, "http://begun-with")
+    same = settings.model_copy(update={"mlflow_uri": store.mlflow_url})
+    assert docket(store, same, waiting).jobs()
+
+
+def test_a_trial_that_runs_is_served_also_beyond_a_lowered_total(
+    store: Store, settings: Settings, waiting: str
+) -> None:
+    study = find_study(store, waiting)
+    held = slots.claim(store, study, "w")
+    assert held is not None
+    slots.fill(store, study, list, total=0)
+    assert slots.remaining(store, study) == 1
+    named = docket(store, settings, waiting)
+    assert named.jobs()
+    store.storage.set_trial_state_values(held.trial_id, TrialState.COMPLETE, [0.5])
+    assert slots.remaining(store, study) == 0
+    assert named.jobs(at_once=True) == []
+    assert named.is_done
 
 
 def test_other_package_versions_are_told(

@@ -3,6 +3,7 @@
 import json
 import logging
 
+import optuna
 import pytest
 
 from study.logs import context, log_to_stderr
@@ -27,3 +28,12 @@ def test_lines_for_people_are_short(capsys: pytest.CaptureFixture[str]) -> None:
     with context(study="s"):
         logging.getLogger("study.test").warning("beware")
     assert capsys.readouterr().err == "warning: beware\n"
+
+
+def test_optuna_speaks_by_our_handlers_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr(logging.WARNING, as_json=True)
+    optuna.logging.get_logger("optuna.storages").warning("of an outage, on many\nlines")
+    assert capsys.readouterr().err == ""
+    optuna.logging.get_logger("optuna.storages").error("an error")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "an error"

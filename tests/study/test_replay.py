@@ -210,8 +210,9 @@ def test_how_a_trial_ended_is_told_whole(desk: Desk, spool: Spool) -> None:
 def test_replaying_twice_changes_nothing(desk: Desk, spool: Spool) -> None:
     number = desk.trial()
     record(desk.recorder(spool, number))
-    shutil.copy(spool.path, desk.folder / "copy.jsonl")
+    lines = spool.path.read_bytes()
     desk.replay(spool)
+    (desk.folder / "copy.jsonl").write_bytes(lines)
     before, run = desk.curves, desk.run(number)
     assert desk.sync() == SyncReport(replayed=5, left=0, rejected=0, files=1)
     assert desk.curves == before
@@ -468,6 +469,16 @@ def test_sync_replays_the_spool_of_a_killed_worker_and_no_living_ones(
     assert [path.name for path in desk.folder.iterdir()] == ["worker.jsonl"]
     assert spool.waiting == 5
     assert desk.curves == {}
+
+
+def test_a_worker_passes_on_what_others_of_its_node_left(desk: Desk, spool: Spool) -> None:
+    number = desk.trial()
+    with Spool(desk.folder, "dead") as left:
+        record(desk.recorder(left, number))
+    assert desk.curves == {}
+    with desk.replayer(spool):
+        until(lambda: desk.curves.get(number) is not None)
+        until(lambda: list(desk.curves[number].val_accuracy) == list(RUNGS))
 
 
 def test_an_absent_server_costs_training_nothing_and_sync_nothing_either(

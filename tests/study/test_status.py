@@ -16,13 +16,14 @@ from rich.console import Console
 
 from study import status_view as view
 from study.embedded import EmbeddedPostgres
-from study.errors import UnknownStudyError
+from study.errors import UnknownStudyError, VersionError
+from study.identity import IDENTITY_KEY
 from study.settings import Settings
 from study.status import StatusReader, read_status
 from study.status_view import status_view, watch_status
 from study.stop import Stop
 from study.storage import Store, open_store
-from study.studies import set_stopped
+from study.studies import all_overviews, set_stopped
 from study.worker_status import duration, read_workers
 from tests.study.made import Made, make_study
 
@@ -191,6 +192,25 @@ def test_a_study_that_is_deleted_or_made_anew_meanwhile_is_noticed(
         one.read()
     make_study(store, name)
     assert len(one.read().studies[0].seen.ended) == 0
+
+
+def test_a_study_of_another_version_hides_no_others(
+    store: Store, made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = optuna.create_study(
+        study_name=f"{made.study.study_name}-theirs", storage=store.storage
+    )
+    theirs.set_user_attr(IDENTITY_KEY, {"schema_version": 99})
+    try:
+        reader = StatusReader(store, None)
+        for _ in range(2):
+            assert made.study.study_name in [study.seen.study for study in reader.read().studies]
+        assert caplog.text.count("schema 99") == 1, "it is said once"
+        assert made.study.study_name in [seen.study for seen in all_overviews(store)]
+        with pytest.raises(VersionError):
+            read_status(store, theirs.study_name)
+    finally:
+        optuna.delete_study(study_name=theirs.study_name, storage=store.storage)
 
 
 def test_durations_are_in_the_unit_that_suits_them() -> None:
