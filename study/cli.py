@@ -146,6 +146,7 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study import progress
     from study.coordinator import coordinate
     from study.crew import berths
+    from study.patience import Patience
     from study.service import open_session
     from study.stop import stop_on_signals
     from study.summary import next_steps, opening, summary
@@ -158,8 +159,9 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
         places = berths(session.device, request.workers, request.workers_per_gpu)
         for line in opening(session, places):
             print_line(notes, line)
-        with progress.shown(session, console, stop, quiet=as_json):
-            seen = coordinate(session, places, stop)
+        patience = Patience(settings.store_patience_s, stop)
+        with progress.shown(session, console, patience, quiet=as_json):
+            seen = coordinate(session, places, patience)
         if stop.requested:
             print_line(notes, "stopping; a trial that was running keeps its place")
     if as_json:

@@ -2,12 +2,12 @@
 
 import logging
 import time
+from contextlib import ExitStack
 
 from study.crew import Berth, Crew
 from study.overview import Overview
 from study.patience import Patience
 from study.service import Session
-from study.stop import Stop
 from study.studies import is_stopped
 from study.workplace import recording, worker_name
 
@@ -16,16 +16,18 @@ POLL_S = 1.0
 log = logging.getLogger(__name__)
 
 
-def coordinate(session: Session, places: list[Berth], stop: Stop) -> Overview:
+def coordinate(session: Session, places: list[Berth], patience: Patience) -> Overview:
     """Have the study trained by local workers at `places`, and by others elsewhere, to its end.
 
-    Ends when all trials have ended, when the study was stopped, or when `stop` is set; returns
-    how the study stands then. Raises WorkerError where no local worker can go on, StoreAwayError
-    where the store stays away.
+    Ends when all trials have ended, when the study was stopped, or when a stop is asked for;
+    returns how the study stands then. Raises WorkerError where no local worker can go on,
+    StoreAwayError where the store stays away.
     """
-    store, settings = session.store, session.settings
-    patience = Patience(settings.store_patience_s, stop)
-    with recording(store, settings, worker_name(), stop) as spool:
+    store, settings, stop = session.store, session.settings, patience.stop
+    with ExitStack() as stack:
+        spool = patience(
+            lambda: stack.enter_context(recording(store, settings, worker_name(), stop))
+        )
         with Crew(store, session.study.study_name, settings, places) as crew:
             while not stop.requested:
                 quiet_s = time.monotonic() - patience.last_outage_s

@@ -22,6 +22,7 @@ from objectives.objective import Outcome
 from study.errors import UnknownStudyError
 from study.forecast import images_left
 from study.overview import Overview, TrialRow
+from study.patience import Patience
 from study.service import Session
 from study.stop import Stop
 from study.words import counted
@@ -42,12 +43,13 @@ _STYLES = {
 
 
 @contextmanager
-def shown(session: Session, console: Console, stop: Stop, quiet: bool) -> Iterator[None]:
+def shown(session: Session, console: Console, patience: Patience, quiet: bool) -> Iterator[None]:
     """Show the progress of `session` for as long as the context lasts, in the background."""
     if quiet:
         yield
         return
-    clock = _Clock(session.overview(), stop)
+    before = patience(session.overview)
+    clock = _Clock(before, patience.stop)
     if console.is_terminal:
         with (
             Live(console=console, refresh_per_second=2, transient=True) as live,
@@ -55,7 +57,7 @@ def shown(session: Session, console: Console, stop: Stop, quiet: bool) -> Iterat
         ):
             yield
         return
-    lines = _Lines(session.overview())
+    lines = _Lines(before)
     with _repeating(lambda: lines.tell(session.overview(), console, clock)):
         yield
     with suppress(*_TOLD_ELSEWHERE):

@@ -87,6 +87,21 @@ def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(data_dir: Path) -> 
     assert_exactly(2, data_dir)
 
 
+def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(data_dir: Path) -> None:
+    process = start(f"{TINY_RUN} --trials 2 --epochs 24", data_dir)
+    wait_for_line(process, "trial 0: ")
+    (worker,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "worker" in child.cmdline()
+    ]
+    worker.send_signal(signal.SIGTERM)
+    code, _, err = finish(process, timeout_s=240)
+    assert code == 0, err
+    assert err.count("a worker was told to leave; another takes its place") == 1
+    assert_exactly(2, data_dir)
+
+
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(data_dir: Path) -> None:
     process = start(f"{TINY_RUN} --trials 2 --epochs 500", data_dir)
     wait_for_line(process, "trial 0: ")

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from study.schema import workers
 from study.storage import Store, open_store
-from study.studies import show_study
+from study.studies import find_study, set_stopped, show_study
 from tests.chaos.nodes import Node
 from tests.chaos.stage import WORKER, Stage, new_stage, run_line
 from tests.chaos.verdict import Verdict, judge
@@ -189,6 +189,7 @@ def test_a_worker_cut_off_in_mid_trial_leaves_when_patience_is_over(
     stage.network.freeze()
     code, said = finish(node, 60)
     stage.network.thaw()
+    set_stopped(find_study(store, study), True)  # nobody is to go on with so long a trial
     assert code == 1
     assert "no sign of life got through" in said.splitlines()[-1]
     assert list((node.folder / "checkpoints").rglob("*.pt")), "it has saved the trial"
@@ -214,7 +215,8 @@ def test_a_local_worker_that_starts_while_the_store_is_away_waits_for_it(
     _, said = worker.communicate(timeout=60)
     assert worker.returncode == 0, said
     assert "the store is back" in said
-    assert finish(run)[0] == 0
+    code, said = finish(run)
+    assert code == 0, said
     assert verdict(stage, study, 1).faults == {}
 
 

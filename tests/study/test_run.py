@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from objectives.metrics import Diverged, RungMetrics
 from objectives.search_space import SearchSpace
 from study import service
 from study.checkpoints import Checkpoints
-from study.errors import IdentityError, TrackingError, WorkerError
+from study.errors import IdentityError, TrackingError, UnknownStudyError, WorkerError
 from study.overview import Overview, overview
 from study.progress import trials_table
 from study.recorder import TrialRecorder
@@ -408,6 +409,20 @@ def test_a_study_whose_creator_died_before_naming_it_is_taken_up(
     optuna.create_study(study_name=small.study_name, storage=store.storage, direction="maximize")
     search(small, trials=1)
     assert len(seen_in(store, small).ended) == 1
+
+
+def test_a_study_that_is_deleted_meanwhile_is_one_clear_error(
+    small: Request, settings: Settings
+) -> None:
+    with service.open_session(small, settings, lambda _: None) as session:
+        optuna.delete_study(study_name=small.study_name, storage=session.store.storage)
+        for question in (
+            session.overview,
+            partial(session.tend, None),
+            partial(session.close, None),
+        ):
+            with pytest.raises(UnknownStudyError, match="was deleted meanwhile"):
+                question()
 
 
 def test_a_study_of_somebody_else_is_refused(store: Store, small: Request, search: Search) -> None:
