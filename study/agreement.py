@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from objectives.objective import Outcome
 from study.overview import Overview, TrialRow
 from study.tracking import TrialRecord
 
@@ -28,6 +29,7 @@ def differences(seen: Overview, records: Mapping[int, TrialRecord]) -> list[str]
 
 
 def _of_trial(row: TrialRow, reported: Mapping[int, float], record: TrialRecord) -> Iterator[str]:
+    """The last rungs of a trial that failed may have died with the worker that it killed."""
     if record.other_run_ids:
         yield f"has {1 + len(record.other_run_ids)} runs"
     if record.outcome != row.outcome:
@@ -37,7 +39,8 @@ def _of_trial(row: TrialRow, reported: Mapping[int, float], record: TrialRecord)
         if rung not in reported:
             yield f"has rung {rung} in MLflow only"
         elif not values:
-            yield f"lacks rung {rung} in MLflow"
+            if row.outcome != Outcome.FAILED:
+                yield f"lacks rung {rung} in MLflow"
         elif len(values) > 1:
             yield f"has rung {rung} {len(values)} times in MLflow"
         elif not math.isclose(values[0], reported[rung], rel_tol=0, abs_tol=TOLERANCE):

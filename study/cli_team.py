@@ -123,7 +123,10 @@ def stop(study: str, storage: StorageOption = None) -> None:
         seen = show_study(store, study)
         set_stopped(seen.source, True)
         running = seen.outcomes.get("running", 0)
-    print(f"{study}: no trial begins any more; {running} running will be finished")
+    if len(seen.ended) == len(seen.counted):
+        print(f"{study}: all {len(seen.ended)} trials had ended already")
+    else:
+        print(f"{study}: no trial begins any more; {running} running will be finished")
 
 
 def delete(

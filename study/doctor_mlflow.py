@@ -107,7 +107,7 @@ def _compared(seen: Overview, runs: StudyRuns, tracker: MlflowTracker) -> Findin
         return Finding(subject, True, f"MLflow agrees on {counted(ended, 'ended trial')}")
     shown = lines[:MOST_SHOWN]
     if len(lines) > MOST_SHOWN:
-        shown.append(f"and {len(lines) - MOST_SHOWN} more")
+        shown.append(f"and {len(lines) - MOST_SHOWN} more, which --json lists")
     told = f"{counted(len(lines), 'difference')} between Optuna and MLflow: {'; '.join(shown)}"
     advice = "records may wait where a worker died: run 'bnvit-study sync' there"
-    return Finding(subject, False, told, advice)
+    return Finding(subject, False, told, advice, tuple(lines))

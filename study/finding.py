@@ -28,6 +28,7 @@ class Finding:
     is_good: bool
     message: str
     advice: str = ""  # what to do about a bad one
+    details: tuple[str, ...] = ()  # where the message names only some
 
 
 Check = Callable[[], Iterable[Finding]]

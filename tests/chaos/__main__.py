@@ -11,6 +11,7 @@ from tests.chaos.play import play
 from tests.chaos.storm import Weather
 
 TIMEOUT_S = 3600.0  # of a round
+PRUNERS = ("none", "asha")  # by round: trials that last, and verdicts that outlive their workers
 
 
 def main() -> None:
@@ -31,7 +32,10 @@ def main() -> None:
         most = asked.kills - totals["kills"] if asked.kills else None
         weather = Weather(most_kills=most)
         logs = asked.logs / f"round-{rounds + 1}" if asked.logs else None
-        storm, verdict = play(weather, asked.workers, trials, asked.epochs, rounds, TIMEOUT_S, logs)
+        pruner = PRUNERS[rounds % len(PRUNERS)]
+        storm, verdict = play(
+            weather, asked.workers, trials, asked.epochs, rounds, TIMEOUT_S, logs, pruner
+        )
         rounds += 1
         totals.update(storm.counts)
         totals.update(ended=verdict.ended, failed=verdict.failed, rungs=verdict.rungs)

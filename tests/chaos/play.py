@@ -21,6 +21,7 @@ def play(
     seed: int,
     timeout_s: float = 900,
     logs: Path | None = None,
+    pruner: str = "none",
 ) -> tuple[Storm, Verdict]:
     """Train a study under `weather` with so many workers; what befell it and what became of it.
 
@@ -28,7 +29,9 @@ def play(
     """
     with new_stage() as stage:
         nodes = [stage.node(f"node-{number}", WORKER) for number in range(workers)]
-        coordinator = stage.node("coordinator", run_line(STUDY, trials, epochs, "--pruner none"))
+        coordinator = stage.node(
+            "coordinator", run_line(STUDY, trials, epochs, f"--pruner {pruner}")
+        )
         storm = Storm(stage, nodes, weather, seed)
         coordinator.start()
         until(lambda: coordinator.log.exists() and "workers:" in coordinator.log.read_text())
@@ -40,7 +43,13 @@ def play(
         assert coordinator.exit_code == 0, coordinator.log.read_text()
         for node in nodes:
             node.kill()
-        return storm, judge(stage.settings, _spools(stage), STUDY, trials)
+        verdict = judge(stage.settings, _spools(stage), STUDY, trials)
+        verdict.traces = sum(_traces(node) for node in stage.nodes)
+        return storm, verdict
+
+
+def _traces(node: Node) -> int:
+    return node.log.read_text().count("Traceback") if node.log.exists() else 0
 
 
 def _keep_logs(nodes: list[Node], logs: Path | None) -> None:

@@ -40,6 +40,7 @@ class Verdict:
     wrong_values: int = 0  # in MLflow, of a rung's accuracy
     wrong_outcomes: int = 0
     different_curves: int = 0  # from the same configuration trained undisturbed
+    traces: int = 0  # of errors that nobody expected, in what the processes said
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -85,9 +85,10 @@ def test_records_that_differ_are_found_in_mlflow_itself(
         ):
             connection.execute(text(change), {"id": int(runs.experiment_id)})
     engine.dispose()
-    (told,) = bad(examine(settings, "cpu"), f"study {study.study_name}")
-    assert told.startswith("8 differences between Optuna and MLflow: trial 0 is lost in MLflow")
-    assert told.endswith("; and 3 more")
+    found = of(examine(settings, "cpu"), f"study {study.study_name}")[-1]
+    assert found.message.startswith("8 differences between Optuna and MLflow: trial 0 is lost in")
+    assert found.message.endswith("; and 3 more, which --json lists")
+    assert len(found.details) == 8
 
 
 def test_an_experiment_that_is_gone_or_elsewhere_is_told_apart(
@@ -105,6 +106,15 @@ def test_an_experiment_that_is_gone_or_elsewhere_is_told_apart(
     assert bad(examine(settings, "cpu"), subject) == ["its experiment 0 is not in MLflow"]
     study.set_user_attr("mlflow_experiment_id", runs.experiment_id)
     assert bad(examine(settings, "cpu"), subject) == []
+
+
+def test_the_last_rungs_of_a_trial_that_killed_its_workers_may_be_missing(made: Made) -> None:
+    made.trial("failed", values=BEST)
+    few = {0: record(outcome="failed", val_accuracy={114: [0.25]})}
+    seen = show_study(made.store, made.study.study_name)
+    assert differences(seen, few) == []
+    few = {0: record(outcome="complete", val_accuracy={114: [0.25]})}
+    assert differences(seen, few) == ["trial 0 is complete in MLflow, failed in Optuna"]
 
 
 def record(number: int = 0, **changes: object) -> TrialRecord:
