@@ -61,9 +61,10 @@ class Applier:
         """Close the connections to MLflow."""
         self._tracker.disconnect()
 
-    def apply(self, line: Line, folder: Path) -> None:
-        """Tell MLflow what the line says; `folder` is its spool's.
+    def apply(self, line: Line, folder: Path) -> bool:
+        """Tell MLflow what the line says, or drop it (False) if it is out of date.
 
+        `folder` is its spool's.
         Raises NotYetError, an error of the store, TrackingOutageError: try again later. Any
         other error: it will never do.
         """
@@ -71,7 +72,7 @@ class Applier:
             self._check_place(line)
             with self._store.locked(REPLAY_LOCK):
                 self._tracker.close_study(line.runs, bool(line.data["finished"]), line.at_ms)
-            return
+            return True
         assert line.trial_id is not None
         with self._store.locked(REPLAY_LOCK + line.trial_id):
             standing = self._standing(line)
@@ -81,8 +82,9 @@ class Applier:
                 log.debug("dropped: %s of an older attempt at trial %s", line.op, line.number)
             else:
                 self._apply(line, standing, folder)
-                return
+                return True
         _discard_weights(line, folder)
+        return False
 
     def _apply(self, line: Line, standing: _Standing, folder: Path) -> None:
         trials = self._tracker.trials

@@ -83,7 +83,10 @@ class Mirror:
             try:
                 self._carry_out(trial, path)
             except (PlaceError, OSError) as error:
-                self._failed(trial, error)
+                if path is not None and not path.exists():  # deleted while it was copied
+                    self._done(trial, path)
+                else:
+                    self._failed(trial, path, error)
             else:
                 self._done(trial, path)
 
@@ -107,8 +110,10 @@ class Mirror:
                 del self._wanted[trial]
             self._changed.notify_all()
 
-    def _failed(self, trial: str, error: Exception) -> None:
-        if self._failures == 0:
+    def _failed(self, trial: str, path: Path | None, error: Exception) -> None:
+        if self._failures == 0 and path is None:
+            log.warning("copies of checkpoints cannot be deleted for now: %s", error)
+        elif self._failures == 0:
             log.warning("checkpoints stay on this machine for now, and training goes on: %s", error)
         with self._changed:
             if trial in self._wanted:

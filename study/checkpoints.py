@@ -69,7 +69,8 @@ class Checkpoints:
                 continue
             except PlaceError as error:
                 left = [candidate for candidate in left if candidate[1] is not None]
-                _warn_of_place(number, error, left)
+                if not is_over():
+                    _warn_of_place(number, error, left)
             except UnusableError as error:
                 if path is not None and error.damaged:  # else it would be one of the two kept
                     path.unlink(missing_ok=True)
@@ -117,7 +118,8 @@ class Checkpoints:
         try:
             names = _ask(number, lambda: place.names(_trial(number)), LIST_TIMEOUT_S, wait)
         except PlaceError as error:
-            _warn_of_place(number, error, local)
+            if not wait.is_over():
+                _warn_of_place(number, error, local)
             return local
         copies: list[_Candidate] = [(name, None) for name in files.ours(names)]
         return sorted(

@@ -17,6 +17,7 @@ from study.cli_options import (
     StorageOption,
     console_on,
     print_line,
+    print_view,
     settings_from,
 )
 
@@ -149,6 +150,7 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study.patience import Patience
     from study.service import open_session
     from study.stop import stop_on_signals
+    from study.studies import is_stopped
     from study.summary import next_steps, opening, summary
 
     console, notes = console_on(), console_on(stderr=as_json)
@@ -164,6 +166,8 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
             seen = coordinate(session, places, patience)
         if stop.requested:
             print_line(notes, "stopping; a trial that was running keeps its place")
+        elif is_stopped(session.study):
+            print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
         return stop.exit_code
@@ -183,7 +187,7 @@ def models(dataset: DatasetOption = "mnist", as_json: JsonOption = False) -> Non
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        console_on().print(models_table(rows))
+        print_view(console_on(), models_table(rows))
 
 
 @app.command(epilog="Example: bnvit-study studies")
@@ -200,7 +204,7 @@ def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
     elif not seen:
         print("no studies yet; start one with: bnvit-study run --model vitbn --trials 20")
     else:
-        console_on().print(studies_table(seen))
+        print_view(console_on(), studies_table(seen))
 
 
 @app.command(epilog="Example: bnvit-study show mnist-vitbn")
@@ -217,7 +221,7 @@ def show(study: str, storage: StorageOption = None, as_json: JsonOption = False)
         print(json.dumps(seen.as_dict(), default=str, indent=2))
         return
     console = console_on()
-    console.print(trials_table(seen))
+    print_view(console, trials_table(seen))
     for line in ["", *summary(seen)]:
         print_line(console, line)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from study.settings import Settings
 
@@ -68,6 +68,17 @@ def console_on(stderr: bool = False) -> "Console":
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
+
+
+def print_view(console: "Console", view: "RenderableType") -> None:
+    """Print a table or the like; to a file without the spaces that fill its lines."""
+    if console.is_terminal:
+        console.print(view)
+        return
+    with console.capture() as capture:
+        console.print(view)
+    for line in capture.get().splitlines():
+        print_line(console, line.rstrip())
 
 
 def print_line(console: "Console", line: str) -> None:

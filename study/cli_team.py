@@ -14,6 +14,7 @@ from study.cli_options import (
     StorageOption,
     console_on,
     print_line,
+    print_view,
     settings_from,
 )
 
@@ -98,7 +99,7 @@ def status(
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
     else:
-        console_on().print(status_view(seen))
+        print_view(console_on(), status_view(seen))
 
 
 def watch(
@@ -126,7 +127,10 @@ def stop(study: str, storage: StorageOption = None) -> None:
     if len(seen.ended) == len(seen.counted):
         print(f"{study}: all {len(seen.ended)} trials had ended already")
     else:
-        print(f"{study}: no trial begins any more; {running} running will be finished")
+        print(
+            f"{study}: no trial begins any more; {running} running will be finished; "
+            "'bnvit-study run' goes on with it later"
+        )
 
 
 def delete(
@@ -143,8 +147,10 @@ def delete(
     settings = settings_from(storage, mlflow)
     with open_store(settings) as store:
         found = find_removable(store, study)
-        if not yes:
-            typer.confirm(f"delete '{study}' with {counted(found.trials, 'trial')}?", abort=True)
+        what = f"'{study}' with {counted(found.trials, 'trial')}, its checkpoints and MLflow runs"
+        if not yes and not typer.confirm(f"delete {what}?"):
+            print("nothing was deleted")
+            raise typer.Exit(1)
         for line in remove(store, settings, found):
             print(line)
 
@@ -173,19 +179,27 @@ def sync(storage: StorageOption = None, mlflow: MlflowOption = None) -> None:
     """Pass on to MLflow what workers that died on this node had recorded."""
     from functools import partial
 
+    from models.errors import InputError
     from study.best import is_best
     from study.errors import TrackingError
+    from study.leftovers import left_for_others
     from study.replay import spool_folder
     from study.replay import sync as replay_left_behind
     from study.storage import open_store, tracking_uri
+    from study.words import counted
 
     settings = settings_from(storage, mlflow)
     settings.check()
+    if settings.is_tracking_off:
+        raise InputError("MLflow is switched off; give the one that records are to be passed on to")
     with open_store(settings) as store:
         uri = tracking_uri(settings.mlflow_uri, store)
         folder = spool_folder(settings.spool_dir, store, uri)
         done = replay_left_behind(folder, store, uri, partial(is_best, store))
-    print(f"{done.replayed} records passed on from {done.files} files, {done.rejected} refused")
+        told = counted(done.replayed, "record")
+        print(f"{told} passed on, {done.outdated} out of date and dropped, {done.rejected} refused")
+        for other in left_for_others(settings, folder):
+            print_line(console_on(stderr=True), other)
     if done.left:
         raise TrackingError(f"MLflow is away: {done.left} records still wait; try again later")
 
@@ -207,6 +221,6 @@ def doctor(
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        console_on().print(findings_table(findings))
+        print_view(console_on(), findings_table(findings))
     if not all(finding.is_good for finding in findings):
         raise typer.Exit(1)

@@ -157,6 +157,7 @@ class Docket:
     def _load(self, name: str, identity: StudyIdentity) -> SearchData:
         key = (identity.dataset, identity.train_images)
         if key not in self._data:
+            log.info("data of '%s': %s", name, identity.dataset)
             source = dataset(identity.dataset, self.settings.data_dir)
             self._data[key] = load_search_data(source).limited(identity.train_images)
         try:

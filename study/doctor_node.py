@@ -10,9 +10,10 @@ from study.checkpoint_places import shown_place
 from study.docket import active_studies, check_checkpoints
 from study.environment import device_label, device_of
 from study.finding import Finding, carried_out
+from study.leftovers import address_of, waiting
 from study.replay import spool_folder
 from study.settings import LOCAL_CHECKPOINTS, Settings
-from study.spool import DONE, REJECTED, SUFFIX, left_behind
+from study.spool import REJECTED, SUFFIX, left_behind
 from study.storage import Store, tracking_uri
 from study.studies import CHECKPOINTS_KEY, find_study
 from study.words import counted
@@ -22,6 +23,7 @@ LEAST_FREE_GIB = 1.0
 
 def check_spool(settings: Settings, store: Store | None) -> Iterator[Finding]:
     """Whether records wait for MLflow here, or were refused by it."""
+    settings.check()
     ours = None
     if store is not None and not settings.is_tracking_off:
         uri = tracking_uri(settings.mlflow_uri, store)
@@ -70,11 +72,11 @@ def _left(folder: Path, is_ours: bool) -> Iterator[Finding]:
     """What waits in the spools for one store and one MLflow."""
     dead = left_behind(folder)
     alive = [path for path in folder.glob(f"*{SUFFIX}") if path.name != REJECTED]
-    waiting = sum(map(_waiting, dead))
-    under_way = sum(_waiting(path) for path in alive if path not in dead)
-    if waiting:
-        told = f"{counted(waiting, 'record')} of {counted(len(dead), 'worker')} that died here"
-        where = "" if is_ours else ", with the store and the MLflow that they are for"
+    left = sum(map(waiting, dead))
+    under_way = sum(waiting(path) for path in alive if path not in dead)
+    if left:
+        told = f"{counted(left, 'record')} of {counted(len(dead), 'worker')} that died here"
+        where = "" if is_ours else f", with {address_of(folder)}"
         advice = f"pass them on with: bnvit-study sync{where}"
         yield Finding("spool", False, f"{told} wait in {folder}", advice)
     if under_way:
@@ -82,14 +84,5 @@ def _left(folder: Path, is_ours: bool) -> Iterator[Finding]:
         yield Finding("spool", True, told)
     rejected = folder / REJECTED
     if rejected.exists():
-        told = f"MLflow refused {counted(_waiting(rejected), 'record')}, kept in {rejected}"
+        told = f"MLflow refused {counted(waiting(rejected), 'record')}, kept in {rejected}"
         yield Finding("spool", False, told, "delete that file once you know what they were")
-
-
-def _waiting(path: Path) -> int:
-    """Lines of a spool that have not been replayed; its owner may be writing it."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return 0
-    return sum(bool(line.strip()) and not line.startswith(DONE) for line in lines)

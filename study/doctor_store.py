@@ -15,6 +15,7 @@ from study.worker_status import WorkerStatus, read_workers
 from study.workplace import MOST_SKEW_S, clock_ahead_s
 
 ROUND_TRIPS = 5
+NEWS_S = 600  # for which a worker that died makes a bad finding; then its trial has others
 MOST_NAMED = 3  # workers in a line
 
 
@@ -84,9 +85,10 @@ def _clock(whose: str, ahead_s: float) -> Finding:
 
 
 def _silent(worker: WorkerStatus) -> Finding:
+    """A worker that has left without a word: bad news for as long as it is news."""
     return Finding(
         "workers",
-        False,
+        worker.silent_s > NEWS_S,
         f"{worker.name} on {worker.node} {worker.state}, without having left",
         "if it died, find out why; others take over its trial",
     )

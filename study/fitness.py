@@ -28,7 +28,7 @@ def check_data(name: str, identity: StudyIdentity, data: SearchData) -> None:
 def check_mlflow(study: optuna.Study, runs: StudyRuns | None, settings: Settings) -> None:
     """Raise InputError where this node would record in an MLflow that does not have the study.
 
-    Nothing would be recorded then. An MLflow that is away at present is taken for the right one.
+    Nothing would be recorded then. An MLflow at the same address is taken for the right one.
     """
     here, begun = settings.mlflow_address, study.user_attrs.get(MLFLOW_KEY)
     if settings.is_tracking_off or here == begun:
@@ -42,8 +42,8 @@ def check_mlflow(study: optuna.Study, runs: StudyRuns | None, settings: Settings
     uri = settings.mlflow_uri
     if uri is None:
         raise InputError(f"{told}; {advice}")
-    if runs is not None and not _may_have(uri, study, runs):
-        raise InputError(f"{told}, and MLflow at {here} does not have it; {advice}")
+    if runs is not None and (lack := _lack(uri, study, runs)):
+        raise InputError(f"{told}, and MLflow at {here} {lack}; {advice}")
 
 
 def compare_versions(study: optuna.Study) -> None:
@@ -64,20 +64,17 @@ def compare_versions(study: optuna.Study) -> None:
         )
 
 
-def _may_have(uri: str, study: optuna.Study, runs: StudyRuns) -> bool:
-    """Whether the MLflow at `uri` has the study, or cannot be asked."""
+def _lack(uri: str, study: optuna.Study, runs: StudyRuns) -> str:
+    """Why the MLflow at `uri` will not do for the study; empty if it will."""
     try:
         probe_tracking(uri)
-    except TrackingError:
-        return True
-    try:
         tracker = open_tracker(uri)
         try:
             tracker.check_study(runs, str(study.user_attrs[UUID_KEY]))
         finally:
             tracker.disconnect()
     except TrackingOutageError:
-        return True
+        return "does not answer"
     except TrackingError:
-        return False
-    return True
+        return "does not have it"
+    return ""

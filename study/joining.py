@@ -14,7 +14,7 @@ from study.crew import ParentWatch
 from study.docket import Docket, check_checkpoints
 from study.environment import cuda_index, device_of
 from study.errors import StoreAwayError
-from study.logs import identify
+from study.logs import be_brief, identify
 from study.patience import Patience
 from study.settings import Settings
 from study.stop import Stop, stop_on_signals
@@ -43,6 +43,8 @@ def join(
     SIGTERM, the notice of a pre-emption, is an orderly end: 0. `of_parent`: leave with the
     process of this id.
     """
+    if of_parent is not None:
+        be_brief()
     settings.check()
     check_checkpoints(settings)
     device = device_of(device_name)

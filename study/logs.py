@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,11 +15,18 @@ from typing import Any
 _identity: dict[str, Any] = {}  # of this process, in all of its threads
 _context: ContextVar[dict[str, Any]] = ContextVar("context", default={})  # noqa: B039  # replaced, never changed
 PACKAGES = ("study", "objectives", "models")
+NARRATORS = ("study.worker", "study.docket")
 
 
 def identify(**fields: object) -> None:
     """Add `fields`, as the worker's name, to all JSON lines from now on."""
     _identity.update(fields)
+
+
+def be_brief() -> None:
+    """Leave what a worker does to the `run` that started it, which shows it already."""
+    for name in NARRATORS:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager
@@ -35,8 +43,9 @@ class PeopleHandler(logging.Handler):
     """Writes to whatever stderr is at the time: a live table replaces it for a while."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        _print(f"{record.levelname.lower()}: {record.getMessage()}")
+        """Write one line, with the time of day."""
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        _print(f"{at} {record.levelname.lower()}: {record.getMessage()}")
 
 
 class JsonHandler(logging.Handler):

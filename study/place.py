@@ -1,6 +1,7 @@
 """What a place for checkpoints is; what goes wrong with one, told in time and no password."""
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,14 +60,23 @@ def errors_told(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = first_line(str(error))
-        if not getattr(error, "strerror", None):  # what others say is often no more than a path
-            reason = f"{type(error).__name__}: {reason}"
+        told = _of_the_network(error) or error
+        reason = first_line(str(told))
+        if not getattr(told, "strerror", None):  # what others say is often no more than a path
+            reason = f"{type(told).__name__}: {reason}"
         for link in url.split("::"):
             for _, password in _PASSWORD.findall(link):
                 for secret in (password, unquote(password)):
                     reason = reason.replace(secret, "***")
         raise PlaceError(reason, shown_place(url)) from None
+
+
+def _of_the_network(error: BaseException) -> BaseException | None:
+    """What the system said of a connection that failed, below what libraries make of it."""
+    first = error
+    while first.__context__ is not None:
+        first = first.__context__
+    return first if isinstance(first, ConnectionError | TimeoutError | socket.gaierror) else None
 
 
 def shown_place(url: str) -> str:

@@ -3,6 +3,7 @@
 Everything comes from the store, so workers on other machines show up by themselves.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,7 +89,8 @@ class _Clock:
     def outlook(self, seen: Overview) -> str:
         """What is to come: a stop that was asked for, else the time left."""
         if self.stop.requested:
-            return "stopping; Ctrl-C again stops at once"
+            again = "; Ctrl-C again stops at once" if self.stop.signal == signal.SIGINT else ""
+            return f"stopping{again}"
         return self._left(seen)
 
     def _left(self, seen: Overview) -> str:

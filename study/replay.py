@@ -5,6 +5,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from study.applier import Applier, NotYetError
 from study.connections import reason_of
 from study.errors import LockedError
 from study.settings import TRACKING_OFF
-from study.settling import OUTAGES, connected, settle
+from study.settling import OUTAGES, Fate, connected, settle
 from study.spool import Spool, left_behind
 from study.spool_line import Line
 from study.storage import Store
@@ -167,7 +168,8 @@ def spool_folder(root: Path, store: Store, uri: str) -> Path:
 class SyncReport:
     """What became of the lines in spools that were left behind."""
 
-    replayed: int  # or found to be out of date
+    replayed: int
+    outdated: int  # dropped: others have told more of these trials, or they are no more
     left: int  # MLflow or the store is away: to be replayed another time
     rejected: int  # set aside
     files: int  # spools that had lines
@@ -181,7 +183,7 @@ def sync(
     is_over: Callable[[], bool] = lambda: False,
 ) -> SyncReport:
     """Replay what dead workers left in `folder`, up to the first outage or until `is_over`."""
-    counts = {True: 0, False: 0}
+    fates: Counter[Fate] = Counter()
     left = files = 0
     applier = None
     is_away = uri == TRACKING_OFF
@@ -194,14 +196,14 @@ def sync(
             try:
                 while not (is_away or is_over()) and (entry := spool.head()) is not None:
                     applier = applier or connected(store, uri, is_best, waits=False)
-                    counts[settle(spool, entry, applier)] += 1
+                    fates[settle(spool, entry, applier)] += 1
             except OUTAGES as error:
                 is_away = True
                 log.warning("%s; what is left can be replayed later", _told(error))
             left += spool.waiting
     if applier is not None:
         applier.disconnect()
-    return SyncReport(counts[True], left, counts[False], files)
+    return SyncReport(fates[Fate.REPLAYED], fates[Fate.OUTDATED], left, fates[Fate.REJECTED], files)
 
 
 def _told(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from enum import Enum, auto
 
 import optuna
 from sqlalchemy.exc import DataError, SQLAlchemyError
@@ -34,17 +35,25 @@ def connected(store: Store, uri: str, is_best: Callable[[Line], bool], waits: bo
         raise TrackingOutageError(str(error)) from error
 
 
-def settle(spool: Spool, entry: Entry, applier: Applier) -> bool:
-    """Replay the head of `spool`, or set it aside (False) if that will never succeed."""
+class Fate(Enum):
+    """What became of a line."""
+
+    REPLAYED = auto()
+    OUTDATED = auto()  # of a trial that is no more, or of an attempt that was overtaken: dropped
+    REJECTED = auto()  # set aside, as it will never be taken
+
+
+def settle(spool: Spool, entry: Entry, applier: Applier) -> Fate:
+    """Replay the head of `spool`, or set it aside if that will never succeed."""
     line = entry.line
     if line is None:
         path = spool.set_aside(entry)
         log.warning(
             "spool %s, line %d cannot be read; set aside in %s", spool.path, entry.number, path
         )
-        return False
+        return Fate.REJECTED
     try:
-        applier.apply(line, spool.folder)
+        is_current = applier.apply(line, spool.folder)
     except Exception as error:
         if isinstance(error, (NotYetError, *OUTAGES)) and not isinstance(error, DataError):
             raise
@@ -58,6 +67,6 @@ def settle(spool: Spool, entry: Entry, applier: Applier) -> bool:
             path,
         )
         log.debug("trace", exc_info=error)
-        return False
+        return Fate.REJECTED
     spool.done(entry)
-    return True
+    return Fate.REPLAYED if is_current else Fate.OUTDATED

@@ -121,7 +121,7 @@ def _studies_table(studies: tuple[StudyStatus, ...]) -> Table:
     table.add_column("study", overflow="fold")
     for heading in ("ended", "running", "best", "trials/h"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("what is to come")
     for study in studies:
         seen, best, per_hour = study.seen, study.seen.best, study.trials_per_hour
         table.add_row(

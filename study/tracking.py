@@ -90,7 +90,7 @@ def open_tracker(uri: str) -> NullTracker:
 
 
 def probe_tracking(uri: str) -> None:
-    """Raise TrackingError within 5 s if no MLflow server answers at an http address.
+    """Raise TrackingOutageError within 5 s if no MLflow server answers at an http address.
 
     A database is probed as such when it is opened.
     """
@@ -101,7 +101,7 @@ def probe_tracking(uri: str) -> None:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
             return
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise TrackingError(
+        raise TrackingOutageError(
             f"MLflow at {shown} does not answer ({error}); start it, or set --mlflow or "
             f"MLFLOW_TRACKING_URI ('{TRACKING_OFF}' switches tracking off)"
         ) from error

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -41,15 +42,23 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
     another, StoreAwayError when the store stays away.
     """
     ended = failures = 0
+    is_idle = False
     idle_since_s = time.monotonic()
     while not hands.stop.requested and (limits.trials is None or ended < limits.trials):
         found = _claim(docket, hands)
         if found is None:
             hands.patience(lambda: docket.jobs(at_once=True))
-            if docket.is_done or _has_idled(idle_since_s, limits.idle_s):
+            if docket.is_done:
+                log.info("%s ended or been stopped", _named(docket.names))
                 return ended
+            if _has_idled(idle_since_s, limits.idle_s):
+                return ended
+            if not is_idle:
+                log.info("no trial to train; waiting for one")
+            is_idle = True
             hands.stop.wait(POLL_S * random.uniform(0.5, 1.5))
             continue
+        is_idle = False
         job, claim = found
         outcome = _attempt(job, claim, hands)
         idle_since_s = time.monotonic()
@@ -67,10 +76,21 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
 def _attempt(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
     with context(study=job.study.study_name, trial=claim.number, attempt=claim.attempt):
         if not claim.is_hopeless:
-            return Attempt(job, claim, hands).run()
+            return _train(job, claim, hands)
         hands.patience(lambda: give_up(job.store, job.study, job.runs, claim, hands.spool))
         job.checkpoints.discard(claim.number)
         return Outcome.FAILED
+
+
+def _train(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
+    trial = f"trial {claim.number} of '{job.study.study_name}'"
+    log.info("%s begins%s", trial, f", attempt {claim.attempt}" if claim.attempt > 1 else "")
+    outcome = Attempt(job, claim, hands).run()
+    if outcome is not None:
+        log.info("%s: %s", trial, outcome.value)
+    elif hands.stop.requested:
+        log.info("%s is put back with what it has learnt", trial)
+    return outcome
 
 
 def _claim(docket: Docket, hands: Hands) -> tuple[Job, Claim] | None:
@@ -105,6 +125,10 @@ def _refill_ahead(job: Job, claim: Claim) -> None:
     if claim.number % slots.REFILL_EVERY == 0:
         with suppress(SQLAlchemyError, StorageInternalError):
             _refill(job)
+
+
+def _named(studies: Sequence[str]) -> str:
+    return f"{', '.join(studies)}: {'have' if len(studies) > 1 else 'has'}"
 
 
 def _has_idled(since_s: float, limit_s: float | None) -> bool:

@@ -18,6 +18,7 @@ from study.beat import Beat, Worker
 from study.best import is_best
 from study.data_dir import unusable
 from study.environment import device_label, versions
+from study.leftovers import note_address
 from study.patience import Patience
 from study.replay import Replayer, spool_folder, sync
 from study.settings import Settings
@@ -99,6 +100,7 @@ def recording(store: Store, settings: Settings, name: str, stop: Stop) -> Iterat
         Spool(folder, name) as spool,
         Replayer(spool, store, uri, partial(is_best, store)) as replayer,
     ):
+        note_address(folder, store, settings)
         flush_s = STOPPED_FLUSH_S
         try:
             yield spool

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import optuna
 import pytest
@@ -27,7 +28,7 @@ def test_lines_for_people_are_short(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stderr(logging.WARNING, as_json=False)
     with context(study="s"):
         logging.getLogger("study.test").warning("beware")
-    assert capsys.readouterr().err == "warning: beware\n"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d warning: beware\n", capsys.readouterr().err)
 
 
 def test_optuna_speaks_by_our_handlers_alone(capsys: pytest.CaptureFixture[str]) -> None:

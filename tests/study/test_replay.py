@@ -214,7 +214,7 @@ def test_replaying_twice_changes_nothing(desk: Desk, spool: Spool) -> None:
     desk.replay(spool)
     (desk.folder / "copy.jsonl").write_bytes(lines)
     before, run = desk.curves, desk.run(number)
-    assert desk.sync() == SyncReport(replayed=5, left=0, rejected=0, files=1)
+    assert desk.sync() == SyncReport(replayed=5, outdated=0, left=0, rejected=0, files=1)
     assert desk.curves == before
     assert desk.run(number).to_dictionary() == run.to_dictionary()
     assert [path.name for path in desk.folder.iterdir()] == ["worker.jsonl"]
@@ -337,7 +337,7 @@ def test_damaged_lines_are_set_aside_and_the_rest_is_replayed(
     lines = spool.path.read_text().splitlines()
     lines[2] = lines[2][:40]
     spool.path.write_text("\n".join([*lines, '{"torn']))
-    assert desk.sync() == SyncReport(replayed=4, left=0, rejected=1, files=1)
+    assert desk.sync() == SyncReport(replayed=4, outdated=0, left=0, rejected=1, files=1)
     assert desk.curves[number].val_accuracy == {100: [0.5], 1600: [0.5]}
     assert desk.rejected() == [lines[2]]
     rejected = desk.folder / REJECTED
@@ -465,7 +465,7 @@ def test_sync_replays_the_spool_of_a_killed_worker_and_no_living_ones(
     number = desk.trial()
     record(desk.recorder(spool, number))
     leave_behind(desk.folder, 3)
-    assert desk.sync() == SyncReport(replayed=3, left=0, rejected=0, files=1)
+    assert desk.sync() == SyncReport(replayed=3, outdated=0, left=0, rejected=0, files=1)
     assert [path.name for path in desk.folder.iterdir()] == ["worker.jsonl"]
     assert spool.waiting == 5
     assert desk.curves == {}
@@ -491,9 +491,9 @@ def test_an_absent_server_costs_training_nothing_and_sync_nothing_either(
         assert replayer.waiting == 5
     (told,) = warnings_of(caplog)
     assert told.startswith("MLflow is away or out of order: ")
-    assert desk.sync(ABSENT) == SyncReport(replayed=0, left=5, rejected=0, files=1)
-    assert desk.sync("none") == SyncReport(replayed=0, left=5, rejected=0, files=1)
-    assert desk.sync() == SyncReport(replayed=5, left=0, rejected=0, files=1)
+    assert desk.sync(ABSENT) == SyncReport(replayed=0, outdated=0, left=5, rejected=0, files=1)
+    assert desk.sync("none") == SyncReport(replayed=0, outdated=0, left=5, rejected=0, files=1)
+    assert desk.sync() == SyncReport(replayed=5, outdated=0, left=0, rejected=0, files=1)
     assert desk.curves[number].val_accuracy == CURVE
 
 
