@@ -166,7 +166,7 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
             seen = coordinate(session, places, patience)
         if stop.requested:
             print_line(notes, "stopping; a trial that was running keeps its place")
-        elif is_stopped(session.study):
+        elif patience(lambda: is_stopped(session.study)):
             print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
     if as_json:
         print(json.dumps(seen.as_dict(), default=str, indent=2))

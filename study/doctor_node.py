@@ -23,9 +23,9 @@ LEAST_FREE_GIB = 1.0
 
 def check_spool(settings: Settings, store: Store | None) -> Iterator[Finding]:
     """Whether records wait for MLflow here, or were refused by it."""
-    settings.check()
     ours = None
     if store is not None and not settings.is_tracking_off:
+        settings.check()
         uri = tracking_uri(settings.mlflow_uri, store)
         ours = spool_folder(settings.spool_dir, store, uri)
     findings: list[Finding] = []
@@ -76,7 +76,11 @@ def _left(folder: Path, is_ours: bool) -> Iterator[Finding]:
     under_way = sum(waiting(path) for path in alive if path not in dead)
     if left:
         told = f"{counted(left, 'record')} of {counted(len(dead), 'worker')} that died here"
-        where = "" if is_ours else f", with {address_of(folder)}"
+        where = (
+            ""
+            if is_ours
+            else f", with {address_of(folder) or 'the store and the MLflow that they are for'}"
+        )
         advice = f"pass them on with: bnvit-study sync{where}"
         yield Finding("spool", False, f"{told} wait in {folder}", advice)
     if under_way:

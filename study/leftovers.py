@@ -17,11 +17,11 @@ def note_address(folder: Path, store: Store, settings: Settings) -> None:
     (folder / ABOUT).write_text(f"MLflow {settings.mlflow_label}, store {store.label}\n")
 
 
-def address_of(folder: Path) -> str:
-    """Whom the spools in `folder` are for."""
+def address_of(folder: Path) -> str | None:
+    """Whom the spools in `folder` are for; None: it does not say."""
     with suppress(OSError):
         return (folder / ABOUT).read_text().strip()
-    return "another store or MLflow"
+    return None
 
 
 def waiting(path: Path) -> int:
@@ -38,4 +38,5 @@ def left_for_others(settings: Settings, ours: Path) -> Iterator[str]:
     for folder in sorted(path for path in settings.spool_dir.glob("*") if path.is_dir()):
         records = 0 if folder == ours else sum(map(waiting, left_behind(folder)))
         if records:
-            yield f"{counted(records, 'record')} more in {folder} are for {address_of(folder)}"
+            address = address_of(folder) or "another store or MLflow"
+            yield f"{counted(records, 'record')} more in {folder} are for {address}"

@@ -54,7 +54,7 @@ def assert_exactly(trials: int, data_dir: Path) -> None:
 
 
 def test_sigkill_in_mid_study_then_the_same_command_again(data_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 20 --epochs 4 --pruner none"
+    command = f"{TINY_RUN} --trials 20 --epochs 2 --pruner none"
     for line in ("trial 1:", "trial 6:"):
         process = start(command, data_dir)
         wait_for_line(process, line)
@@ -70,7 +70,7 @@ def test_sigkill_in_mid_study_then_the_same_command_again(data_dir: Path) -> Non
 
 
 def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(data_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 2 --epochs 24"
+    command = f"{TINY_RUN} --trials 2 --epochs 12"
     process = start(command, data_dir)
     wait_for_line(process, "trial 0: ")
     process.send_signal(signal.SIGINT)
@@ -88,7 +88,7 @@ def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(data_dir: Path) -> 
 
 
 def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(data_dir: Path) -> None:
-    process = start(f"{TINY_RUN} --trials 2 --epochs 24", data_dir)
+    process = start(f"{TINY_RUN} --trials 2 --epochs 12", data_dir)
     wait_for_line(process, "trial 0: ")
     (worker,) = [
         child

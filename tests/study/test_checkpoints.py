@@ -497,6 +497,21 @@ def test_an_answer_that_does_not_come_holds_nobody_who_is_to_leave() -> None:
     assert time.monotonic() - began_s < 2
 
 
+def test_a_state_that_is_deleted_while_it_is_copied_is_no_news(
+    tmp_path: Path, shared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(FsspecPlace):
+        def put(self, trial: str, path: Path) -> None:
+            path.unlink()  # as where the trial ends meanwhile
+            super().put(trial, path)
+
+    kept = node(tmp_path, "node", Slow(shared.as_uri(), UUID))
+    kept.save(3, state(100), 100)
+    assert kept.flush(10)
+    assert warnings(caplog) == []
+    kept.close()
+
+
 def test_an_mlflow_server_keeps_copies_among_the_artifacts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -543,7 +558,7 @@ def test_an_mlflow_server_keeps_copies_among_the_artifacts(
         ("sftp://user:hunter2@host/x", '"paramiko" to be installed'),
         ("sftp://user:hun/ter2@host/x", '"paramiko" to be installed'),
         ("file:///dev/null/x", "Not a directory"),
-        ("http://user:hunter2@127.0.0.1:1/x", "Cannot connect"),
+        ("http://user:hunter2@127.0.0.1:1/x", "Connect call failed"),
     ],
 )
 def test_a_place_that_cannot_be_used_is_refused_in_one_line(url: str, reason: str) -> None:

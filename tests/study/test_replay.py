@@ -465,7 +465,7 @@ def test_sync_replays_the_spool_of_a_killed_worker_and_no_living_ones(
     number = desk.trial()
     record(desk.recorder(spool, number))
     leave_behind(desk.folder, 3)
-    assert desk.sync() == SyncReport(replayed=3, outdated=0, left=0, rejected=0, files=1)
+    assert desk.sync() == SyncReport(replayed=0, outdated=3, left=0, rejected=0, files=1)
     assert [path.name for path in desk.folder.iterdir()] == ["worker.jsonl"]
     assert spool.waiting == 5
     assert desk.curves == {}
