@@ -37,8 +37,9 @@ def main() -> None:
             raise
         _fail(str(error), error.exit_code, log_format)
     except typer.exceptions.TyperException as error:
-        told = error.format_message().rstrip(".")
-        _fail(f"{told}. {_usage(error)}", error.exit_code, log_format)
+        told = error.format_message()
+        end = "" if told.endswith((".", "?")) else "."
+        _fail(f"{told}{end} {_usage(error)}", error.exit_code, log_format)
     except typer.Abort:
         if terminated and arguments[:1] == ["worker"]:  # before it had begun
             sys.exit(0)

@@ -3,7 +3,6 @@
 import logging
 import random
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -49,7 +48,7 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
         if found is None:
             hands.patience(lambda: docket.jobs(at_once=True))
             if docket.is_done:
-                log.info("%s ended or been stopped", _named(docket.names))
+                log.info("nothing is left to do in %s", ", ".join(docket.names))
                 return ended
             if _has_idled(idle_since_s, limits.idle_s):
                 return ended
@@ -125,10 +124,6 @@ def _refill_ahead(job: Job, claim: Claim) -> None:
     if claim.number % slots.REFILL_EVERY == 0:
         with suppress(SQLAlchemyError, StorageInternalError):
             _refill(job)
-
-
-def _named(studies: Sequence[str]) -> str:
-    return f"{', '.join(studies)}: {'have' if len(studies) > 1 else 'has'}"
 
 
 def _has_idled(since_s: float, limit_s: float | None) -> bool:

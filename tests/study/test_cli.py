@@ -1,5 +1,6 @@
 """What a person types, and what comes back."""
 
+import io
 import json
 import shlex
 import socket
@@ -140,7 +141,8 @@ def test_models_lists_what_is_executed(bnvit: Command) -> None:
         ("run --model vit --mlflow ftp://x {data}", "the MLflow URI must start with"),
         ("run --no-such-option", "No such option: --no-such-option"),
         ("run", "Missing option '--model'"),
-        ("shwo", "No such command 'shwo'"),
+        ("shwo", "No such command 'shwo'. Did you mean 'show'? See"),
+        ("sync --mlflow none", "MLflow is switched off; give the one that"),
         ("show nothing", "no study 'nothing'"),
         ("data fetch mnits", "unknown data set 'mnits'"),
     ],
@@ -247,6 +249,15 @@ def test_a_study_from_the_command_line(bnvit: Command) -> None:
     assert json.loads(bnvit("show mnist-subset-vitbn --json")[1]) == told
     shown = bnvit("show mnist-subset-vitbn")[1]
     assert "val. accuracy" in shown
+    assert all(line == line.rstrip() for line in shown.splitlines())
+    assert "3 of 3" in bnvit("studies")[1]
+    assert "all 3 trials had ended already" in bnvit("stop mnist-subset-vitbn")[1]
+    assert bnvit("sync")[1] == "0 records passed on, 0 out of date and dropped, 0 refused\n"
+    bnvit.monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, err = bnvit("delete mnist-subset-vitbn")
+    assert (code, err) == (1, "")
+    assert "delete 'mnist-subset-vitbn' with 3 trials, its checkpoints and MLflow runs?" in out
+    assert out.endswith("nothing was deleted\n")
     assert "3 of 3" in bnvit("studies")[1]
 
 
