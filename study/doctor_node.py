@@ -76,11 +76,8 @@ def _left(folder: Path, is_ours: bool) -> Iterator[Finding]:
     under_way = sum(waiting(path) for path in alive if path not in dead)
     if left:
         told = f"{counted(left, 'record')} of {counted(len(dead), 'worker')} that died here"
-        where = (
-            ""
-            if is_ours
-            else f", with {address_of(folder) or 'the store and the MLflow that they are for'}"
-        )
+        whom = address_of(folder) or "the store and the MLflow that they are for"
+        where = "" if is_ours else f", with {whom}"
         advice = f"pass them on with: bnvit-study sync{where}"
         yield Finding("spool", False, f"{told} wait in {folder}", advice)
     if under_way:

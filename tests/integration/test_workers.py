@@ -57,9 +57,10 @@ def create(stage: Stage, study: str, trials: int, epochs: int, more: str = "") -
     return coordinator
 
 
-def join(stage: Stage, name: str, study: str, more: str = "") -> Node:
+def join(stage: Stage, name: str, study: str, more: str = "", **environment: str) -> Node:
     """Start a worker of the study on a node of its own."""
     node = stage.node(f"{study}-{name}", f"{WORKER} {more} {study}")
+    node.environment = {**node.environment, **environment}
     node.start()
     return node
 
@@ -162,9 +163,7 @@ def test_a_trial_that_kills_three_workers_is_replaced(
 
 def test_an_outage_beyond_patience_is_a_clean_end(stage: Stage, store: Store, study: str) -> None:
     run = create(stage, study, 1, LONG)
-    node = stage.node(f"{study}-worker", f"{WORKER} {study}")
-    node.environment = {**node.environment, "BNVIT_STORE_PATIENCE_S": "3"}
-    node.start()
+    node = join(stage, "worker", study, BNVIT_STORE_PATIENCE_S="3")
     until(lambda: has_rungs(store, study, 2))
     stage.network.freeze()
     code, said = finish(node, 90)
@@ -182,17 +181,17 @@ def test_a_worker_cut_off_in_mid_trial_leaves_when_patience_is_over(
     stage: Stage, store: Store, study: str
 ) -> None:
     create(stage, study, 1, 100 * LONG)
-    node = stage.node(f"{study}-worker", f"{WORKER} {study}")
-    node.environment = {**node.environment, "BNVIT_STORE_PATIENCE_S": "3"}
-    node.start()
+    node = join(stage, "worker", study, BNVIT_STORE_PATIENCE_S="3")
     until(lambda: has_rungs(store, study, 2))
     stage.network.freeze()
+    frozen_at_s = time.time()
     code, said = finish(node, 60)
     stage.network.thaw()
     set_stopped(find_study(store, study), True)  # nobody is to go on with so long a trial
     assert code == 1
     assert "no sign of life got through" in said.splitlines()[-1]
-    assert list((node.folder / "checkpoints").rglob("*.pt")), "it has saved the trial"
+    saved_at_s = max(file.stat().st_mtime for file in node.folder.rglob("checkpoints/**/*.pt"))
+    assert saved_at_s > frozen_at_s + 3, "it has saved the trial when its patience was over"
 
 
 def test_a_local_worker_that_starts_while_the_store_is_away_waits_for_it(

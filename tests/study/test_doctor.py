@@ -160,6 +160,10 @@ def test_workers_that_are_silent_or_differ_are_named(settings: Settings, made: M
     made.worker("c", silent_s=50)
     silent, versions = bad(examine(settings, "cpu"), "workers")
     assert silent == "c on node silent for 50 s, without having left"
+    made.worker("d", silent_s=700)
+    found = of(examine(settings, "cpu"), "workers")
+    (told,) = [finding for finding in found if finding.message.startswith("d on node silent")]
+    assert told.is_good, "no news any more"
     assert versions == "torch 2.11 on a; 2.12 on b"
 
 
