@@ -8,10 +8,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 from sqlalchemy import column, select, table
-from sqlalchemy.dialects.postgresql import insert
 
 from study.identity import UUID_KEY
-from study.schema import leases, trials, user_attributes
+from study.schema import attribute_told, leases, trials
 from study.spool_line import Line
 from study.storage import Store
 
@@ -135,13 +134,9 @@ class Applier:
     def _note_run(self, line: Line, run_id: str) -> None:
         """Tell Optuna which run is the trial's, for people: the run's tag is the truth."""
         self._run_ids = {line.label.key: run_id}
-        row = insert(user_attributes).values(
-            trial_id=line.trial_id, key="mlflow_run_id", value_json=json.dumps(run_id)
-        )
+        assert line.trial_id is not None
         # Not by Optuna's call, which refuses for trials that have ended meanwhile.
-        told = row.on_conflict_do_update(
-            index_elements=["trial_id", "key"], set_={"value_json": row.excluded.value_json}
-        )
+        told = attribute_told(line.trial_id, "mlflow_run_id", run_id)
         with self._store.engine.begin() as connection:
             connection.execute(told)
 

@@ -1,5 +1,7 @@
 """Our tables beside Optuna's: their definition, and how an older store is brought up to date."""
 
+import json
+
 import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy import (
@@ -8,6 +10,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Double,
+    Executable,
     Integer,
     TableClause,
     Text,
@@ -17,7 +20,7 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from study.errors import StorageError
 
@@ -75,6 +78,14 @@ trials = table(
 )
 system_attributes = _attributes("trial_system_attributes")
 user_attributes = _attributes("trial_user_attributes")
+
+
+def attribute_told(trial_id: int, key: str, value: object) -> Executable:
+    """The statement that sets a user attribute of a trial, also of one that has ended."""
+    row = insert(user_attributes).values(trial_id=trial_id, key=key, value_json=json.dumps(value))
+    return row.on_conflict_do_update(
+        index_elements=["trial_id", "key"], set_={"value_json": row.excluded.value_json}
+    )
 
 
 def prepare(connection: Connection) -> str:

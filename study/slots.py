@@ -12,13 +12,12 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 from sqlalchemy import Connection, TextClause, func, select, text
-from sqlalchemy.dialects.postgresql import insert
 
 from objectives.search_space import START_POINTS
 from study import leases
 from study.leases import Claim
+from study.schema import attribute_told, system_attributes, trials
 from study.schema import leases as lease
-from study.schema import system_attributes, trials, user_attributes
 from study.storage import Store
 
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
@@ -164,14 +163,7 @@ def end_as_failed(connection: Connection, trial_id: int, told: dict[str, str]) -
     if ended.rowcount == 0:
         return
     for key, value in told.items():
-        row = insert(user_attributes).values(
-            trial_id=trial_id, key=key, value_json=json.dumps(value)
-        )
-        connection.execute(
-            row.on_conflict_do_update(
-                index_elements=["trial_id", "key"], set_={"value_json": row.excluded.value_json}
-            )
-        )
+        connection.execute(attribute_told(trial_id, key, value))
 
 
 def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:
