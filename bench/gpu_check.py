@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import BnvitError
-from models.registry import VARIANTS
+from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from objectives.data import SearchData, dataset, load_search_data
 from objectives.recipe import TrainConfig
@@ -189,7 +189,7 @@ def main() -> int:
         data = load_search_data(dataset(f"idx:{args.data}", Path()))
     except BnvitError as error:
         parser.error(str(error))
-    rows = [check(model, data, device, images) for model in VARIANTS]
+    rows = [check(model, data, device, images) for model in ARTICLE]
     machine = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     print(f"{datetime.now():%Y-%m-%d %H:%M}, {machine}, torch {torch.__version__}, {args.data}")
     print(f"float32 without TF32, batch {BATCH_SIZE}, Adam lr {LR:g}", HEADINGS, *rows, sep="\n")

@@ -1,7 +1,11 @@
-"""Token normalisations: modules that map (B, N, C) to (B, N, C), built by `Norm` callables."""
+"""Token normalisations: modules that map (B, N, C) to (B, N, C), built by `Norm` callables.
+
+All of them take any number of dimensions before the features, as Swin's (B, H, W, C).
+"""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
@@ -20,6 +24,93 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return super().forward(input.reshape(-1, self.num_features)).view(input.shape)
 
 
+class RepBatchNorm(nn.Module):
+    """BatchNorm with a learned share of its input, BN(x) + α·x: (B, N, C) → (B, N, C).
+
+    α is one number for all features and starts at 1. Source: SLAB (Guo et al., ICML 2024).
+    """
+
+    def __init__(self, batch_norm: TokenBatchNorm) -> None:
+        super().__init__()
+        self.bn = batch_norm
+        self.alpha = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, N, C)."""
+        return self.bn(x) + self.alpha * x
+
+
+class ProgressiveRepBatchNorm(nn.Module):
+    """λ·LN(x) + (1 - λ)·RepBN(x) with λ falling from 1 to 0: (B, N, C) → (B, N, C).
+
+    λ is linear in the share of the training run that is done and reaches 0 at `share` of it;
+    `set_progress` tells it. Source: PRepBN of SLAB (Guo et al., ICML 2024), which let λ fall over
+    300,000 of about 375,000 steps.
+    """
+
+    lam: Tensor
+
+    def __init__(
+        self, layer_norm: nn.LayerNorm, rep_batch_norm: RepBatchNorm, share: float
+    ) -> None:
+        super().__init__()
+        self.ln = layer_norm
+        self.rep = rep_batch_norm
+        self.share = share
+        self.register_buffer("lam", torch.ones(()))
+        self.is_merged = False  # λ is 0: the layer norm need not be computed
+
+    def set_progress(self, done: float) -> None:
+        """Take λ to where it is when the share `done` in [0, 1] of the run has been trained."""
+        lam = max(1.0 - done / self.share, 0.0)
+        self.lam.fill_(lam)
+        self.is_merged = lam == 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, N, C)."""
+        if self.is_merged:
+            return self.rep(x)
+        return self.lam * self.ln(x) + (1.0 - self.lam) * self.rep(x)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.is_merged = bool(self.lam == 0.0)
+
+
+class DyT(nn.Module):
+    """γ·tanh(α·x) + β, α one number: (B, N, C) → (B, N, C).
+
+    Source: dynamic tanh (Zhu et al., CVPR 2025), α = 0.5 at first.
+    """
+
+    def __init__(self, dim: int, alpha: float = 0.5) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Squash `x` (B, N, C)."""
+        return torch.tanh(self.alpha * x) * self.weight + self.bias
+
+
+class Derf(DyT):
+    """γ·erf(α·x + s) + β, α and s one number each: (B, N, C) → (B, N, C).
+
+    Source: dynamic erf (CVPR 2026), α = 0.5 and s = 0 at first.
+    """
+
+    def __init__(self, dim: int, alpha: float = 0.5) -> None:
+        super().__init__(dim, alpha)
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Squash `x` (B, N, C)."""
+        return torch.erf(self.alpha * x + self.shift) * self.weight + self.bias
+
+
 def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
     """The BatchNorms of `model` that keep population statistics, in order of registration."""
     return [
@@ -27,3 +118,10 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
         for module in model.modules()
         if isinstance(module, nn.BatchNorm1d) and module.track_running_stats
     ]
+
+
+def set_progress(model: nn.Module, done: float) -> None:
+    """Tell the norms of `model` that change while it trains which share of the run is done."""
+    for module in model.modules():
+        if isinstance(module, ProgressiveRepBatchNorm):
+            module.set_progress(done)

@@ -1,15 +1,20 @@
 """Name → builder: the one list of models."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from torch import nn
 
+from models import backbones
+from models.backbones import BACKBONES
 from models.errors import InputError
-from models.norms import Norm, TokenBatchNorm
-from models.switches import ImageShape, ViTSwitches, nearest
+from models.grammar import NORMS, ModelName, parse_name
+from models.surgery import operate, token_batch_norm
+from models.switches import ImageShape, Switches, SwitchValue, ViTSwitches, ZooSwitches
 from models.vit import HiddenNormFeedForward, PreNormFeedForward, ViT
+
+_Builder = Callable[[ImageShape, ViTSwitches], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -17,9 +22,38 @@ class Variant:
     """A model with its normalisation."""
 
     name: str
-    norms: str  # where each normalisation stands, for people
-    uses_batch_norm: bool
-    build: Callable[[ImageShape, ViTSwitches], ViT]
+    norms: str  # which normalisations it has, for people
+    uses_batch_norm: bool  # a batch of one image cannot be trained
+    switches: type[Switches]
+    parts: ModelName
+
+    def build(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
+        """The model for such images, randomly initialised; raises InputError if they do not fit."""
+        switches = self.resolved(switches, image)
+        return operate(self._backbone(image, switches), self.parts, switches)
+
+    def build_twin(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
+        """The LayerNorm model that this one is compared with, on the same backbone."""
+        return self._backbone(image, self.resolved(switches, image))
+
+    def resolved(self, switches: Switches | None, image: ImageShape) -> Switches:
+        """`switches` with all that follows from the images filled in.
+
+        Raises InputError where one does not apply or does not fit the images.
+        """
+        switches = self.switches() if switches is None else switches
+        if isinstance(switches, ViTSwitches):
+            return switches.resolved(image)
+        return backbones.resolved(self.parts.backbone, switches, image)
+
+    def stored(self, values: Mapping[str, SwitchValue]) -> dict[str, SwitchValue]:
+        """Switches as an earlier version wrote them, with those that it did not know."""
+        return asdict(self.switches(**values))  # type: ignore[arg-type]  # written by asdict
+
+    def _backbone(self, image: ImageShape, switches: Switches) -> nn.Module:
+        if isinstance(switches, ViTSwitches):
+            return ARTICLE[self.parts.backbone](image, switches)
+        return backbones.build(self.parts.backbone, switches, image)
 
 
 def vit(image: ImageShape, switches: ViTSwitches) -> ViT:
@@ -29,36 +63,59 @@ def vit(image: ImageShape, switches: ViTSwitches) -> ViT:
 
 def vitbnffn(image: ImageShape, switches: ViTSwitches) -> ViT:
     """LayerNorm, except BatchNorm on the hidden features of the feed-forward."""
-    feed_forward = partial(HiddenNormFeedForward, norm=_token_batch_norm(switches))
+    feed_forward = partial(HiddenNormFeedForward, norm=token_batch_norm(switches))
     return ViT(image, switches, nn.LayerNorm, feed_forward)
 
 
 def vitbn(image: ImageShape, switches: ViTSwitches) -> ViT:
     """BatchNorm everywhere."""
-    norm = _token_batch_norm(switches)
+    norm = token_batch_norm(switches)
     return ViT(image, switches, norm, partial(HiddenNormFeedForward, norm=norm))
 
 
-def _token_batch_norm(switches: ViTSwitches) -> Norm:
-    return partial(
-        TokenBatchNorm,
-        momentum=switches.bn_momentum,
-        track_running_stats=switches.track_running_stats,
-    )
-
-
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("vit", "LN everywhere", uses_batch_norm=False, build=vit),
-        Variant("vitbnffn", "LN; BN in the FFN", uses_batch_norm=True, build=vitbnffn),
-        Variant("vitbn", "BN everywhere", uses_batch_norm=True, build=vitbn),
-    )
+ARTICLE: Mapping[str, _Builder] = {"vit": vit, "vitbnffn": vitbnffn, "vitbn": vitbn}
+_ARTICLE_NORMS = {"vitbnffn": "LN; BN in the FFN", "vitbn": "BN everywhere"}
+_NORM_WORDS = {
+    "ln": "LN everywhere",
+    "bn": "BN everywhere",
+    "lnbn": "LN; BN before the FFN",
+    "prepbn": "LN, turning into RepBN",
 }
+_SUFFIX_WORDS = {"ffnbn": "BN in the FFN", "wn": "weight norm", "relu6": "ReLU6"}
 
 
 def variant(name: str) -> Variant:
     """The variant called `name`. Raises InputError, suggesting the nearest name."""
-    if name not in VARIANTS:
-        raise InputError(f"unknown model '{name}'{nearest(name, list(VARIANTS))}")
-    return VARIANTS[name]
+    parts = parse_name(name, [*ARTICLE, *BACKBONES], backbones.is_timm)
+    if parts.backbone in _ARTICLE_NORMS and (parts.norm != "ln" or parts.hidden_bn):
+        raise InputError(
+            f"{parts.backbone} says already which norms it has; write "
+            f"{ModelName('vit', parts.norm, True, parts.weight_norm, parts.relu6)}"
+        )
+    return Variant(
+        name=str(parts),
+        norms=_norms(parts),
+        uses_batch_norm=parts.uses_batch_norm or parts.backbone in _ARTICLE_NORMS,
+        switches=ViTSwitches if parts.backbone in ARTICLE else ZooSwitches,
+        parts=parts,
+    )
+
+
+def all_names() -> list[str]:
+    """Every backbone with every norm, and with each suffix that the sources use."""
+    names = list(ARTICLE)
+    names += [str(ModelName("vit", norm)) for norm in NORMS if norm != "ln"]
+    for backbone in BACKBONES:
+        names += [str(ModelName(backbone, norm)) for norm in NORMS]
+        names += [f"{backbone}_{suffixes}" for suffixes in SOURCES]
+    return names
+
+
+SOURCES = ("bn_ffnbn", "bn_relu6", "bn_wn", "bn_wn_relu6", "lnbn_wn", "lnbn_relu6", "lnbn_wn_relu6")
+"""Combinations that the sources train: BN-ViT's hidden BatchNorm, the blog's tables."""
+
+
+def _norms(parts: ModelName) -> str:
+    words = [_ARTICLE_NORMS.get(parts.backbone) or _NORM_WORDS.get(parts.norm, NORMS[parts.norm])]
+    suffixes = {"ffnbn": parts.hidden_bn, "wn": parts.weight_norm, "relu6": parts.relu6}
+    return "; ".join(words + [_SUFFIX_WORDS[name] for name, is_on in suffixes.items() if is_on])

@@ -1,13 +1,14 @@
 """What can be set on a model: frozen values, checked when they are made."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
+from types import UnionType
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from models.errors import InputError
 
-SwitchValue = bool | int | float | str
+SwitchValue = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,38 @@ class ImageShape:
             )
         return (self.size // patch_size) ** 2, self.channels * patch_size**2
 
+    def patch_size(self, largest: int, least_patches: int) -> int:
+        """The largest patch up to `largest` that leaves `least_patches` along each side."""
+        most = max(self.size // least_patches, 1)
+        return max(d for d in _divisors(self.size) if d <= min(largest, most))
+
 
 @dataclass(frozen=True)
-class ViTSwitches:
+class NormSwitches:
+    """Switches of the normalisations; each matters only to models that have the norm."""
+
+    bn_momentum: float = 0.1  # torch's convention: weight of the newest batch
+    track_running_stats: bool = True
+    dyt_alpha: float = 0.5  # DyT's and Derf's α at first
+    un_warm_up: int = 4_000  # steps before UN averages over steps
+    prepbn_share: float = 0.8  # of the run, over which PRepBN's λ falls from 1 to 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.bn_momentum <= 1.0:
+            raise InputError(f"bn_momentum={self.bn_momentum} must lie in (0, 1]")
+        if not 0.0 < self.prepbn_share <= 1.0:
+            raise InputError(f"prepbn_share={self.prepbn_share} must lie in (0, 1]")
+        if not 0.0 < self.dyt_alpha < 100.0:
+            raise InputError(f"dyt_alpha={self.dyt_alpha} must lie in (0, 100)")
+        if self.un_warm_up < 0:
+            raise InputError(f"un_warm_up={self.un_warm_up} must be at least 0")
+
+
+@dataclass(frozen=True)
+class ViTSwitches(NormSwitches):
     """The switches of the article's family, with the article's values as defaults."""
 
-    patch_size: int = 7  # pixels
+    patch_size: int | None = None  # pixels; None: 7 for the article's 28, else by the image size
     dim: int = 64
     depth: int = 6  # blocks
     heads: int = 8
@@ -45,39 +72,72 @@ class ViTSwitches:
     pos_emb: Literal["learn", "pe1d"] = "learn"
     dropout: float = 0.0
     emb_dropout: float = 0.0
-    bn_momentum: float = 0.1  # torch's convention: weight of the newest batch
-    track_running_stats: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "dim", "depth", "heads", "dim_head", "mlp_dim"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("dropout", "emb_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"{name}={getattr(self, name)} must lie in [0, 1)")
-        if not 0.0 < self.bn_momentum <= 1.0:
-            raise InputError(f"bn_momentum={self.bn_momentum} must lie in (0, 1]")
+        super().__post_init__()
+        _at_least_1(self, "patch_size", "dim", "depth", "heads", "dim_head", "mlp_dim")
+        _shares(self, "dropout", "emb_dropout")
         if self.pos_emb == "pe1d" and self.dim % 2:
             raise InputError(f"pos_emb=pe1d needs an even dim, not {self.dim}")
 
+    def resolved(self, image: ImageShape) -> "ViTSwitches":
+        """The same with all that follows from the images filled in; raises InputError."""
+        patch_size = self.patch_size or image.patch_size(largest=16, least_patches=4)
+        image.patches(patch_size)
+        return replace(self, patch_size=patch_size)
 
-def parse_switches(texts: Mapping[str, str]) -> ViTSwitches:
-    """Switches from `name=value` texts.
+
+@dataclass(frozen=True)
+class ZooSwitches(NormSwitches):
+    """The switches of the larger models; None: as the backbone has it, or by the image size."""
+
+    patch_size: int | None = None  # pixels
+    window_size: int | None = None  # Swin's, in patches
+    dim: int | None = None  # of the first stage, for Swin
+    depth: str | None = None  # blocks; for Swin of each stage, as 2,2,6,2
+    heads: int | None = None  # of the first stage, for Swin
+    mlp_ratio: float | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_1(self, "patch_size", "window_size", "dim", "heads")
+        _shares(self, "dropout", "drop_path")
+        if self.mlp_ratio is not None and not 0.0 < self.mlp_ratio <= 64.0:
+            raise InputError(f"mlp_ratio={self.mlp_ratio} must lie in (0, 64]")
+        if self.depth is not None and min(self.depths) < 1:
+            raise InputError(f"depth={self.depth} must be at least 1")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """`depth` as numbers; empty where it is not set. Raises InputError."""
+        try:
+            return tuple(int(part) for part in self.depth.split(",")) if self.depth else ()
+        except ValueError:
+            raise InputError(f"depth={self.depth} must be whole numbers, as 2,2,6,2") from None
+
+
+Switches = ViTSwitches | ZooSwitches
+
+
+def parse_switches(texts: Mapping[str, str], kind: type[Switches] = ViTSwitches) -> Switches:
+    """Switches of a kind from `name=value` texts.
 
     Raises InputError for an unknown name (with the nearest known one) or an unreadable value.
     """
-    hints = get_type_hints(ViTSwitches)
+    hints = get_type_hints(kind)
     values: dict[str, SwitchValue] = {}
     for name, text in texts.items():
         if name not in hints:
             raise InputError(f"unknown switch '{name}'{nearest(name, list(hints))}")
         values[name] = _parse(name, text, hints[name])
-    return ViTSwitches(**values)  # type: ignore[arg-type]  # each value was parsed by its type
+    return kind(**values)  # type: ignore[arg-type]  # each value was parsed by its type
 
 
-def non_default(switches: ViTSwitches) -> dict[str, SwitchValue]:
-    """The switches that differ from the article's, for names and tables."""
-    defaults = {field.name: field.default for field in fields(ViTSwitches)}
+def non_default(switches: Switches) -> dict[str, SwitchValue]:
+    """The switches that differ from their defaults, for names and tables."""
+    defaults = {field.name: field.default for field in fields(switches)}
     return {name: value for name, value in asdict(switches).items() if value != defaults[name]}
 
 
@@ -87,11 +147,28 @@ def nearest(name: str, known: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
+def _at_least_1(switches: NormSwitches, *names: str) -> None:
+    for name in names:
+        value = getattr(switches, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value} must be at least 1")
+
+
+def _shares(switches: NormSwitches, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= getattr(switches, name) < 1.0:
+            raise InputError(f"{name}={getattr(switches, name)} must lie in [0, 1)")
+
+
 def _parse(name: str, text: str, kind: object) -> SwitchValue:
+    if isinstance(kind, UnionType):  # of a type and None, which is the default
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         choices = [str(choice) for choice in get_args(kind)]
         if text not in choices:
             raise InputError(f"{name}={text} is not one of {', '.join(choices)}")
+        return text
+    if kind is str:
         return text
     if kind is bool:
         truth = {"true": True, "1": True, "false": False, "0": False}

@@ -115,7 +115,8 @@ class ViT(nn.Module):
         self, image: ImageShape, switches: ViTSwitches, norm: Norm, feed_forward: FeedForward
     ) -> None:
         super().__init__()
-        s = switches
+        s = switches.resolved(image)
+        assert s.patch_size is not None
         patches, patch_dim = image.patches(s.patch_size)
         self.pool = s.pool
         self.to_patch_embedding = nn.Sequential(

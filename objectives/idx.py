@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from objectives.errors import DataError
-from objectives.torchvision_import import datasets
+from models.torchvision_import import datasets
 
 # What torchvision's reader raises for damaged files, it having no error of its own.
 _READ_ERRORS = (

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from objectives.errors import DataError
-from objectives.torchvision_import import datasets
+from models.torchvision_import import datasets
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

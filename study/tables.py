@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from models.profile import profile
-from models.registry import VARIANTS
+from models.registry import ARTICLE
 from models.switches import ImageShape, ViTSwitches
 from objectives.data import MNIST_SHAPE, dataset, load_search_data
 from study.overview import Overview
@@ -31,7 +31,7 @@ def model_rows(dataset_name: str, settings: Settings) -> list[ModelRow]:
     shape = _shape(dataset_name, settings)
     switches = ViTSwitches()
     rows = []
-    for variant in VARIANTS.values():
+    for variant in ARTICLE.values():
         counted = profile(variant.build(shape, switches), shape)
         rows.append(
             ModelRow(

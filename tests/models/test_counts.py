@@ -5,7 +5,7 @@ from torch import nn
 
 from models.norms import TokenBatchNorm, batch_norms
 from models.profile import profile
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from models.switches import ImageShape, ViTSwitches
 from models.vit import ViT
 
@@ -36,10 +36,10 @@ def test_each_variant_has_the_known_parameters_and_norms(
 
 
 def test_the_list_of_models_is_the_one_counted_here() -> None:
-    assert list(VARIANTS) == [name for name, *_ in COUNTS]
+    assert list(ARTICLE) == [name for name, *_ in COUNTS]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_the_profile_counts_what_is_executed(name: str) -> None:
     model = build(name)
     counted = profile(model, MNIST)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.profile import profile
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from models.switches import ViTSwitches
 from models.vit import Transformer, ViT
 from objectives.data import MNIST_SHAPE
@@ -46,7 +46,7 @@ def gradients(model: ViT) -> dict[str, float | None]:
 
 @pytest.mark.parametrize("pos_emb", POSITIONS)
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_every_block_executes_and_every_parameter_gets_a_gradient(
     name: str, pool: str, pos_emb: str
 ) -> None:
@@ -69,7 +69,7 @@ def returns_inside_the_loop(self: Transformer, x: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_a_return_inside_the_block_loop_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(name)
     whole = profile(model, MNIST_SHAPE)

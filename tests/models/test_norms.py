@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.norms import TokenBatchNorm, batch_norms
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from models.switches import ViTSwitches
 from objectives.data import MNIST_SHAPE
 from tests.conftest import TINY
@@ -77,7 +77,7 @@ def test_it_takes_tokens_that_do_not_lie_in_order(tokens: torch.Tensor) -> None:
     torch.testing.assert_close(affine()(scattered), affine()(tokens))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_an_image_is_judged_alike_in_any_company(name: str) -> None:
     torch.manual_seed(0)
     model = variant(name).build(MNIST_SHAPE, TINY)

@@ -7,7 +7,7 @@ import torch
 
 from models.norms import TokenBatchNorm
 from models.profile import profile
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from models.switches import ViTSwitches
 from models.vit import ViT
 from objectives.data import MNIST_SHAPE
@@ -22,7 +22,7 @@ def model_in_use(name: str = "vitbn") -> ViT:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_buffers_weights_modes_and_random_state_stay(name: str, training: bool) -> None:
     model = model_in_use(name).train(training)
     state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()

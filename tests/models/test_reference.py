@@ -8,7 +8,7 @@ import torch
 from models.registry import variant
 from models.switches import ViTSwitches
 from objectives.data import MNIST_SHAPE
-from objectives.torchvision_import import datasets
+from models.torchvision_import import datasets
 
 
 @pytest.fixture(scope="module")

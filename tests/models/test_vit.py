@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from models.switches import ImageShape, ViTSwitches
 from models.vit import ViT, sine_positions
 from objectives.data import MNIST_SHAPE
@@ -19,7 +19,7 @@ def build(name: str = "vit", **changes: object) -> ViT:
     return variant(name).build(MNIST_SHAPE, switches).eval()
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_images_become_one_row_of_logits_each(name: str) -> None:
     shape = ImageShape(channels=3, size=14, classes=7)
     assert variant(name).build(shape, TINY)(torch.rand(5, 3, 14, 14)).shape == (5, 7)
@@ -70,7 +70,7 @@ def test_pooling_reads_the_cls_token_or_the_mean_of_all_tokens() -> None:
 
 
 @pytest.mark.parametrize("switch", ["dropout", "emb_dropout"])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_dropout_acts_in_training_only(name: str, switch: str) -> None:
     model = build(name, **{switch: 0.5})
     images = torch.rand(8, 1, 28, 28)

@@ -20,7 +20,7 @@ from objectives.data import (
     load_test,
 )
 from objectives.errors import DataError
-from objectives.torchvision_import import datasets
+from models.torchvision_import import datasets
 from tests.conftest import FIXTURES, SUBSET
 
 FOLDER = FIXTURES / "mnist-subset"

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from models.registry import VARIANTS
+from models.registry import ARTICLE
 from objectives.data import SearchData
 from objectives.metrics import Diverged, RungMetrics
 from objectives.training import train
 from tests.objectives.tiny import new_run
 
 
-@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("model", ARTICLE)
 def test_a_loss_that_is_not_finite_ends_the_run(model: str, subset: SearchData) -> None:
     run = new_run(subset, model=model, lr=1e30, rungs=(500,))
     events = list(train(run))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from models.switches import ImageShape
 from models.vit import ViT
 from objectives.data import MNIST_SHAPE, SearchData, Split, as_pixels
@@ -22,7 +22,7 @@ def model_of(name: str) -> ViT:
     return model
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ARTICLE)
 def test_it_equals_a_direct_computation(name: str, subset: SearchData) -> None:
     model, labels = model_of(name), subset.validation.labels
     found = evaluate(model, subset.validation, batch_size=20)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
 from objectives.training import train
@@ -27,7 +27,7 @@ def test_without_batch_norm_both_accuracies_are_one(subset: SearchData) -> None:
         assert metrics.val_accuracy == metrics.val_accuracy_running_stats
 
 
-@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("model", ARTICLE)
 def test_the_weights_are_those_that_were_judged(model: str, subset: SearchData) -> None:
     run = new_run(subset, model=model, lr=5e-3)
     last = rungs(train(run))[-1]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.registry import VARIANTS
+from models.registry import ARTICLE
 from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.metrics import Diverged, Event, Pause
@@ -33,7 +33,7 @@ def saved_at(run: Run, where: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("where", ["rung", "pause"])
-@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("model", ARTICLE)
 def test_a_restored_run_goes_on_bit_for_bit(model: str, where: str, subset: SearchData) -> None:
     changes: dict[str, Any] = {"model": model, "switches": DROPOUT, "batch_size": 40}
     changes["rungs"] = (50, 110, 250, 1_000)  # the last one in the second epoch

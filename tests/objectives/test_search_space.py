@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from models.errors import InputError
-from models.registry import VARIANTS, variant
+from models.registry import ARTICLE, variant
 from objectives.search_space import START_POINTS, SearchSpace, article_space
 
 Ranges = dict[str, tuple[float, float]]
@@ -17,7 +17,7 @@ def check(space: SearchSpace, model: str, train_images: int) -> None:
     space.check_fits(train_images)
 
 
-@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("model", ARTICLE)
 def test_the_default_space_is_the_same_for_all_models(model: str) -> None:
     check(SearchSpace(), model, 120)
     assert SearchSpace() == SearchSpace(lr=(1e-5, 1e-2), batch_size=(20, 120))

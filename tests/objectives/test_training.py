@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.registry import VARIANTS
+from models.registry import ARTICLE
 from objectives.data import SearchData
 from objectives.training import start, train
 from tests.conftest import CPU
@@ -61,7 +61,7 @@ def test_the_training_loss_is_the_mean_since_the_last_rung(subset: SearchData) -
     assert second.grad_norm == each_step[-1].grad_norm
 
 
-@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("model", ARTICLE)
 def test_a_short_run_learns(model: str, subset: SearchData) -> None:
     run = new_run(subset, model=model, lr=5e-3, batch_size=32, rungs=(917, 3_600))
     curve = rungs(train(run))
@@ -70,7 +70,7 @@ def test_a_short_run_learns(model: str, subset: SearchData) -> None:
     assert curve[-1].val_accuracy > 0.3, "chance is 0.1"
 
 
-@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("model", ARTICLE)
 def test_the_same_config_gives_the_same_numbers(model: str, subset: SearchData) -> None:
     first = new_run(subset, model=model, switches=DROPOUT)
     one = [untimed(event) for event in train(first)]

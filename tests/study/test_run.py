@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from models.errors import InputError
-from models.registry import VARIANTS
+from models.registry import ARTICLE
 from objectives import training
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
@@ -148,7 +148,7 @@ def test_only_the_best_trial_keeps_its_weights_and_they_score_as_reported(
     assert holders == {seen.best.mlflow_run_id}
     run_id = str(seen.best.mlflow_run_id)
     path = client.download_artifacts(run_id, "model.safetensors", str(tmp_path))
-    model = VARIANTS["vitbn"].build(subset.shape, small.switches)
+    model = ARTICLE["vitbn"].build(subset.shape, small.switches)
     model.load_state_dict(load_file(path))
     assert evaluate(model, subset.validation, 50).accuracy == seen.best.val_accuracy
 

@@ -1,8 +1,8 @@
-"""torchvision beside a torch of another build.
+"""torchvision, and timm which needs it, beside a torch of another build.
 
 torchvision's wheel on the package index is a CUDA build. Beside a CPU-only torch its C++ operators
-do not load, and its import fails while it registers `nms`, although data sets and transforms need
-none of them. Declaring the two missing schemas first lets the import through.
+do not load, and its import fails while it registers `nms`, although data sets, transforms and
+timm need none of them. Declaring the two missing schemas first lets the import through.
 """
 
 import importlib
@@ -29,3 +29,9 @@ def datasets() -> ModuleType:
         library.define(operator + _SCHEMA)
     _kept.append(library)
     return importlib.import_module("torchvision.datasets")
+
+
+def timm_module(name: str) -> ModuleType:
+    """`timm.NAME`, imported after what it needs of torchvision."""
+    datasets()
+    return importlib.import_module(f"timm.{name}")

@@ -1,0 +1,158 @@
+"""Trained weights from a file, or from timm by name, fitted to a model."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import InputError, first_line
+from models.grammar import TIMM
+from models.torchvision_import import timm_module
+from models.vit import ViT
+
+HEADS = ("head", "head_dist", "head.fc", "mlp_head")
+NAMED = 3  # differences told by name
+_WRAPPERS = ("model", "state_dict")  # keys under which files keep the weights
+_READ_ERRORS = (RuntimeError, ValueError, EOFError, KeyError, OSError)
+
+
+def read_weights(source: str) -> dict[str, Tensor]:
+    """Tensors by name from `source`: a file, or `timm:NAME`, which is downloaded.
+
+    Files are read without running code that they may hold. Raises InputError.
+    """
+    if source.startswith(TIMM):
+        return _from_timm(source.removeprefix(TIMM))
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give a file of weights, or timm:NAME")
+    try:
+        state = _read(path)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is refused: it holds more than tensors and could run code when loaded; "
+            "save its state_dict alone, best as safetensors"
+        ) from error
+    except _READ_ERRORS as error:
+        raise InputError(f"{path} cannot be read as weights ({first_line(str(error))})") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} holds no weights by name; save a model's state_dict")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def fit_weights(
+    model: nn.Module, state: Mapping[str, Tensor], name: str, new_head: bool = False
+) -> None:
+    """Load `state` into `model`, called `name`; embeddings of positions are resampled.
+
+    `new_head` leaves the heads as they are. Raises InputError naming what differs, before anything
+    is loaded.
+    """
+    given = _resampled(model, state)
+    mine = model.state_dict()
+    if new_head:
+        heads = tuple(f"{head}." for head in HEADS)
+        given = {key: v for key, v in given.items() if not key.startswith(heads)}
+        given |= {key: value for key, value in mine.items() if key.startswith(heads)}
+    _check_classes(mine, given)
+    missing = [key for key in mine if key not in given]
+    unexpected = [key for key in given if key not in mine]
+    sizes = [
+        f"{key} is {_shape(given[key])}, not {_shape(mine[key])}"
+        for key in mine
+        if key in given and mine[key].shape != given[key].shape
+    ]
+    if missing or unexpected or sizes:
+        told = [
+            f"{word} {_few(keys)}"
+            for word, keys in (
+                ("they lack", missing),
+                ("they have besides", unexpected),
+                ("", sizes),
+            )
+            if keys
+        ]
+        hint = ""
+        if any("running" in key or ".bn." in key for key in missing):
+            hint = "; --convert makes a BatchNorm model of LayerNorm weights"
+        raise InputError(f"the weights are not of {name}: {'; '.join(told).strip()}{hint}")
+    model.load_state_dict(given)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    models = timm_module("models")
+    if not models.is_model(name):
+        raise InputError(f"timm has no model '{name}'; see timm.list_models(pretrained=True)")
+    try:
+        model: nn.Module = models.create_model(name, pretrained=True)
+    except Exception as error:  # the hub's client and what lies beneath raise many kinds
+        raise InputError(
+            f"the weights timm:{name} cannot be downloaded ({first_line(str(error))}); "
+            "fetch them where the hub can be reached and give the file"
+        ) from error
+    return model.state_dict()
+
+
+def _resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with position embeddings for as many patches as `model` has."""
+    given = dict(state)
+    if type(model).__name__ == "SwinTransformer":
+        filtered: dict[str, Tensor] = timm_module("models.swin_transformer").checkpoint_filter_fn(
+            given, model
+        )
+        return filtered
+    key = "pos_embedding" if isinstance(model, ViT) else "pos_embed"
+    old, mine = given.get(key), model.state_dict().get(key)
+    if old is None or mine is None or old.shape == mine.shape or old.shape[-1] != mine.shape[-1]:
+        return given
+    prefix = 1 if isinstance(model, ViT) else _prefix_tokens(model)
+    patches = mine.shape[-2] - prefix
+    side = int(patches**0.5)
+    resample = timm_module("layers").resample_abs_pos_embed
+    flat = old.reshape(1, *old.shape[-2:])
+    given[key] = resample(flat, (side, side), num_prefix_tokens=prefix).reshape(mine.shape)
+    return given
+
+
+def _prefix_tokens(model: Any) -> int:
+    """How many of the position embeddings are not of patches."""
+    if type(model).__name__ == "Cait" or getattr(model, "no_embed_class", False):
+        return 0
+    return int(model.num_prefix_tokens)
+
+
+def _check_classes(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for head in HEADS:
+        key = f"{head}.weight"
+        if key in mine and key in given and len(mine[key]) != len(given[key]):
+            raise InputError(
+                f"the weights are for {len(given[key])} classes, the data have {len(mine[key])}; "
+                "--new-head starts the head anew"
+            )
+
+
+def _few(keys: list[str]) -> str:
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
