@@ -45,5 +45,5 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(DEV): $(RUNTIME)
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[dev,onnx]'
 	@touch $@

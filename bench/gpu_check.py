@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.errors import BnvitError
 from models.registry import ARTICLE
 from models.switches import ViTSwitches
-from objectives.data import SearchData, dataset, load_search_data
+from objectives.data import SearchData, load_search_data
+from objectives.datasets import dataset
 from objectives.recipe import TrainConfig
 from objectives.training import WARM_UP_STEPS, start, train
 

@@ -35,7 +35,8 @@ from store_meter import Meter
 from store_objective import CPU, TINY
 from store_result import Count, Result, latency_table
 
-from objectives.data import dataset, load_search_data
+from objectives.data import load_search_data
+from objectives.datasets import dataset
 from study.creation import create_or_resume, identify
 from study.request import Request
 from study.schema import leases, trials

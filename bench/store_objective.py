@@ -8,11 +8,12 @@ from functools import cache
 
 import torch
 
-from models.registry import variant
+from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from models.vit import ViT
 from objectives import training
-from objectives.data import MNIST_SHAPE, SearchData
+from objectives.data import SearchData
+from objectives.datasets import MNIST_SHAPE
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.recipe import TrainConfig
 
@@ -57,7 +58,7 @@ def sleeping_train(sleep_s: float) -> Callable[..., Iterator[Event]]:
 
 @cache
 def _model() -> tuple[ViT, torch.optim.Optimizer]:
-    model = variant("vit").build(MNIST_SHAPE, TINY)
+    model = ARTICLE["vit"](MNIST_SHAPE, TINY)
     return model, torch.optim.SGD(model.parameters(), lr=1.0)
 
 

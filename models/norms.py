@@ -120,8 +120,6 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
     ]
 
 
-def set_progress(model: nn.Module, done: float) -> None:
-    """Tell the norms of `model` that change while it trains which share of the run is done."""
-    for module in model.modules():
-        if isinstance(module, ProgressiveRepBatchNorm):
-            module.set_progress(done)
+def progressive_norms(model: nn.Module) -> list[ProgressiveRepBatchNorm]:
+    """The norms of `model` that want to be told which share of its training is done."""
+    return [module for module in model.modules() if isinstance(module, ProgressiveRepBatchNorm)]

@@ -1,20 +1,28 @@
 """Name → builder: the one list of models."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+import torch
 from torch import nn
 
 from models import backbones
 from models.backbones import BACKBONES
 from models.errors import InputError
-from models.grammar import NORMS, ModelName, parse_name
+from models.grammar import NORMS, TIMM, ModelName, parse_name
 from models.surgery import operate, token_batch_norm
-from models.switches import ImageShape, Switches, SwitchValue, ViTSwitches, ZooSwitches
+from models.switches import (
+    ImageShape,
+    Switches,
+    SwitchValue,
+    ViTSwitches,
+    ZooSwitches,
+    non_default,
+)
 from models.vit import HiddenNormFeedForward, PreNormFeedForward, ViT
 
-_Builder = Callable[[ImageShape, ViTSwitches], nn.Module]
+_Builder = Callable[[ImageShape, ViTSwitches], ViT]
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,32 @@ class Variant:
     switches: type[Switches]
     parts: ModelName
 
-    def build(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
-        """The model for such images, randomly initialised; raises InputError if they do not fit."""
+    def build(
+        self, image: ImageShape, switches: Switches | None = None, weight_norm: bool = True
+    ) -> nn.Module:
+        """The model for such images, randomly initialised; raises InputError if they do not fit.
+
+        `weight_norm` false leaves that out, for `surgery.add_weight_norm` to add it later.
+        """
         switches = self.resolved(switches, image)
-        return operate(self._backbone(image, switches), self.parts, switches)
+        parts = self.parts if weight_norm else replace(self.parts, weight_norm=False)
+        return operate(self._backbone(image, switches), parts, switches)
+
+    def check_buildable(self, image: ImageShape, switches: Switches) -> None:
+        """Raise InputError where the model cannot be built so; takes no memory for weights."""
+        with torch.device("meta"):
+            self.build(image, switches)
 
     def build_twin(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
-        """The LayerNorm model that this one is compared with, on the same backbone."""
+        """The model of the same backbone that has LayerNorm and no switch, from which to convert.
+
+        Raises InputError where there is none.
+        """
+        if self.parts.backbone in _ARTICLE_NORMS:
+            raise InputError(
+                f"{self.parts.backbone} is put together otherwise than its LayerNorm twin; "
+                "convert to vit_bn or vit_bn_ffnbn"
+            )
         return self._backbone(image, self.resolved(switches, image))
 
     def resolved(self, switches: Switches | None, image: ImageShape) -> Switches:
@@ -45,6 +72,27 @@ class Variant:
         if isinstance(switches, ViTSwitches):
             return switches.resolved(image)
         return backbones.resolved(self.parts.backbone, switches, image)
+
+    @property
+    def timm_name(self) -> str:
+        """Whose pretrained weights fit, by timm's name; empty if nobody's."""
+        if self.parts.backbone.startswith(TIMM):
+            return self.parts.backbone.removeprefix(TIMM)
+        return BACKBONES[self.parts.backbone].timm_name if self.parts.backbone in BACKBONES else ""
+
+    def check_norm_switches(self, switches: Switches) -> None:
+        """Raise InputError for a switch of a norm that the model has not."""
+        given = non_default(switches)
+        for norm, (title, names) in _NORM_SWITCHES.items():
+            has_it = self.has_batch_norm if norm == "bn" else self.parts.norm in norm.split()
+            for name in names:
+                if name in given and not has_it:
+                    raise InputError(f"{self.name} has no {title}; leave out --set {name}")
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether any of its norms is or has a BatchNorm, so that those switches matter."""
+        return self.uses_batch_norm and (self.parts.norm != "un" or self.parts.hidden_bn)
 
     def stored(self, values: Mapping[str, SwitchValue]) -> dict[str, SwitchValue]:
         """Switches as an earlier version wrote them, with those that it did not know."""
@@ -73,6 +121,12 @@ def vitbn(image: ImageShape, switches: ViTSwitches) -> ViT:
     return ViT(image, switches, norm, partial(HiddenNormFeedForward, norm=norm))
 
 
+_NORM_SWITCHES = {  # norms that they matter to, what these are called
+    "bn": ("BatchNorm", ("bn_momentum", "track_running_stats")),
+    "un": ("Unified Normalization", ("un_warm_up",)),
+    "prepbn": ("PRepBN", ("prepbn_share",)),
+    "dyt derf": ("dynamic tanh or erf", ("dyt_alpha",)),
+}
 ARTICLE: Mapping[str, _Builder] = {"vit": vit, "vitbnffn": vitbnffn, "vitbn": vitbn}
 _ARTICLE_NORMS = {"vitbnffn": "LN; BN in the FFN", "vitbn": "BN everywhere"}
 _NORM_WORDS = {

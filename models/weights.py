@@ -49,10 +49,16 @@ def read_weights(source: str) -> dict[str, Tensor]:
 def fit_weights(
     model: nn.Module, state: Mapping[str, Tensor], name: str, new_head: bool = False
 ) -> None:
-    """Load `state` into `model`, called `name`; embeddings of positions are resampled.
+    """Load `state` into `model`, called `name`; `fitted` says how, and what it raises."""
+    model.load_state_dict(fitted(model, state, name, new_head))
 
-    `new_head` leaves the heads as they are. Raises InputError naming what differs, before anything
-    is loaded.
+
+def fitted(
+    model: nn.Module, state: Mapping[str, Tensor], name: str, new_head: bool = False
+) -> dict[str, Tensor]:
+    """`state` as `model`, called `name`, can load it: embeddings of positions are resampled.
+
+    `new_head` keeps the heads of the model. Raises InputError naming what differs.
     """
     given = _resampled(model, state)
     mine = model.state_dict()
@@ -82,7 +88,7 @@ def fit_weights(
         if any("running" in key or ".bn." in key for key in missing):
             hint = "; --convert makes a BatchNorm model of LayerNorm weights"
         raise InputError(f"the weights are not of {name}: {'; '.join(told).strip()}{hint}")
-    model.load_state_dict(given)
+    return given
 
 
 def _read(path: Path) -> Any:

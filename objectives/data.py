@@ -1,40 +1,18 @@
-"""Data sets by name → tensors: train and validation for a search, test for the last word alone."""
+"""What a search sees of a data set: train and validation; the test images are for the last word."""
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from models.errors import InputError
-from models.switches import ImageShape, nearest
-from objectives import idx, mnist
+from models.switches import ImageShape
+from objectives.datasets import Dataset, split_order
 from objectives.errors import DataError
+from objectives.images import Images, Split, channel_statistics
 
-SPLIT_SEED = 0  # which training images validate; fixed so that all studies agree
-MNIST_SHAPE = ImageShape(channels=1, size=28, classes=10)
 VALIDATION_SHARE = 12  # one image in twelve: 5,000 of MNIST's 60,000
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images as stored, and their labels, on one device."""
-
-    images: Tensor  # (N, channels, size, size) uint8
-    labels: Tensor  # (N,) int64
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> "Split":
-        """The same images on `device`."""
-        return Split(self.images.to(device), self.labels.to(device))
-
-    def first(self, count: int) -> "Split":
-        """The first `count` images; they are in random order already."""
-        return Split(self.images[:count], self.labels[:count])
+MEMORY_SHARE = 0.5  # of a GPU's free or a machine's whole memory, which the images may take
 
 
 @dataclass(frozen=True)
@@ -47,10 +25,11 @@ class SearchData:
     checksum: str  # of all images and labels before the split
 
     def to(self, device: torch.device) -> "SearchData":
-        """The same data on `device`."""
-        return SearchData(
-            self.shape, self.train.to(device), self.validation.to(device), self.checksum
-        )
+        """The same data for use on `device`: loaded where its memory allows, else by batches."""
+        size_bytes = self.train.size_bytes + self.validation.size_bytes
+        load = size_bytes <= MEMORY_SHARE * _memory_bytes(device)
+        train, validation = (split.to(device, load) for split in (self.train, self.validation))
+        return replace(self, train=train, validation=validation)
 
     def limited(self, train_images: int | None) -> "SearchData":
         """The same data with a smaller train split; raises InputError if there are not so many."""
@@ -61,73 +40,46 @@ class SearchData:
                 f"train images {train_images} must lie between 1 and {len(self.train)}, "
                 "the size of the train split"
             )
-        return SearchData(
-            self.shape, self.train.first(train_images), self.validation, self.checksum
-        )
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set that can be fetched into a folder and read from it."""
-
-    name: str
-    fetch: Callable[[], Path]  # makes the files be there; returns their folder
-    read: Callable[[Path, bool], tuple[Tensor, Tensor]]  # (folder, train?) → images, labels
-
-
-def dataset(name: str, data_dir: Path) -> Dataset:
-    """The data set called `name`: `mnist`, or `idx:FOLDER` for local files in MNIST's format.
-
-    Raises InputError for an unknown name.
-    """
-    if name == "mnist":
-        return Dataset(name, lambda: mnist.fetch(data_dir / "datasets" / "mnist"), idx.read)
-    kind, _, folder = name.partition(":")
-    if kind == "idx" and folder:
-        return Dataset(name, lambda: idx.check(Path(folder)), idx.read)
-    raise InputError(f"unknown data set '{name}'{nearest(name, ['mnist', 'idx:FOLDER'])}")
+        return replace(self, train=self.train.first(train_images))
 
 
 def load_search_data(source: Dataset) -> SearchData:
     """Fetch `source` where needed and carve the validation split from its training images.
 
-    Raises DataError where the files are damaged or cannot be fetched.
+    Mean and standard deviation of the channels are those of the train split. Raises DataError
+    where the files are damaged or cannot be fetched.
     """
-    images, labels = source.read(source.fetch(), True)
-    checksum = _checksum(images, labels)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    validation = len(labels) // VALIDATION_SHARE
+    found = source.read(source.fetch(), True)
+    validation = len(found.labels) // VALIDATION_SHARE
     if validation < 1:
-        raise DataError(f"{source.name}: {len(labels)} training images are too few to split")
-    kept, held_out = order[validation:], order[:validation]
+        raise DataError(f"{source.name}: {len(found.labels)} training images are too few to split")
+    images, labels = found.images, found.labels
+    if not found.is_shuffled:
+        order = split_order(len(labels))
+        images, labels = images[order], labels[order]
+    statistics = channel_statistics(images[validation:]) if source.standardize else (None, None)
     return SearchData(
-        _shape(images, labels),
-        Split(images[kept], labels[kept]),
-        Split(images[held_out], labels[held_out]),
-        checksum,
+        _shape(found),
+        Split(images[validation:], labels[validation:], *statistics),
+        Split(images[:validation], labels[:validation], *statistics),
+        found.checksum,
     )
 
 
-def load_test(source: Dataset) -> Split:
-    """The test images, which no search may read."""
-    return Split(*source.read(source.fetch(), False))
+def load_test(source: Dataset, like: Split) -> Split:
+    """The test images, which no search may read, scaled as the split `like`."""
+    found = source.read(source.fetch(), False)
+    return replace(like, images=found.images, labels=found.labels).to(like.device)
 
 
-def as_pixels(images: Tensor) -> Tensor:
-    """uint8 images → float32 in [0, 1], as torchvision's ToTensor scales them."""
-    return images.to(torch.float32).div_(255)
-
-
-def _shape(images: Tensor, labels: Tensor) -> ImageShape:
-    _, channels, height, width = images.shape
+def _shape(found: Images) -> ImageShape:
+    _, channels, height, width = found.images.shape
     if height != width:
-        raise DataError(f"images of {height}×{width} pixels are not square")
-    return ImageShape(channels, height, int(labels.max()) + 1)
+        raise DataError(f"images of {height}×{width} pixels are not square; set --image-size")
+    return ImageShape(channels, height, found.classes)
 
 
-def _checksum(images: Tensor, labels: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in (images, labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

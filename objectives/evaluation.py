@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.modes import modes_kept
-from objectives.data import Split, as_pixels
+from objectives.feed import feed, in_order
+from objectives.images import Split
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,11 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
     """Evaluate `model` in evaluation mode on `split`; its modes are restored."""
-    device = split.labels.device
-    totals = torch.zeros(3, dtype=sums_dtype(device), device=device)
+    totals = torch.zeros(3, dtype=sums_dtype(split.device), device=split.device)
     with modes_kept(model):
         model.eval()
-        for start in range(0, len(split), batch_size):
-            part = slice(start, start + batch_size)
-            totals += _sums(model(as_pixels(split.images[part])), split.labels[part])
+        for pixels, labels in feed(split, in_order(len(split), batch_size)):
+            totals += _sums(model(pixels), labels)
     loss, top1, top5 = (totals / len(split)).tolist()
     return Evaluation(loss, top1, top5)
 

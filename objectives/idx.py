@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from objectives.errors import DataError
 from models.torchvision_import import datasets
+from objectives.errors import DataError
 
 # What torchvision's reader raises for damaged files, it having no error of its own.
 _READ_ERRORS = (

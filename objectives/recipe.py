@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from models.errors import InputError
-from models.switches import ViTSwitches
+from models.switches import Switches
 
 REDUCTION_FACTOR = 4  # between rungs; also successive halving's η
 RUNGS_PER_EPOCH = 8  # the first rung is an eighth of an epoch
@@ -13,17 +13,28 @@ PRECISION = "float32"
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """Trained weights that a run begins with."""
+
+    source: str  # a file, or timm:NAME
+    checksum: str | None = None  # of the file
+    convert: bool = False  # they are a LayerNorm model's, to be made a BatchNorm one's
+    new_head: bool = False  # the classifier starts anew
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One configuration: the same config, device and threads give the same numbers on CPU."""
 
     model: str
-    switches: ViTSwitches
+    switches: Switches
     dataset: str
     lr: float
     batch_size: int  # images per optimiser step
     rungs: tuple[int, ...]  # images seen at each evaluation; the last ends the run
     train_images: int  # images in one epoch
     seed: int  # of the weights, the data order and dropout
+    initial: InitialWeights | None = None  # None: random weights
     recipe: str = RECIPE
     precision: str = PRECISION
     recalibration_images: int = 2_000  # training images behind recalibrated BN statistics

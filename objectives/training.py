@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.norms import batch_norms
-from models.registry import variant
-from models.vit import ViT
+from models.norms import batch_norms, progressive_norms
 from objectives.batch_stats import recalibrated
-from objectives.data import SearchData, as_pixels
+from objectives.card import Card, card_of
+from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.evaluation import evaluate, sums_dtype
+from objectives.feed import Batch, feed
+from objectives.initial import initial_model
 from objectives.metrics import Diverged, Event, Pause, RungMetrics
 from objectives.order import batches
 from objectives.recipe import TrainConfig
@@ -54,7 +55,7 @@ class Run:
     config: TrainConfig
     data: SearchData
     device: torch.device
-    model: ViT
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     segment: Segment
     step: int = 0
@@ -67,12 +68,24 @@ class Run:
         """Images trained on so far."""
         return self.step * self.config.batch_size
 
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, in [0, 1]."""
+        return min(self.images_seen / self.config.rungs[-1], 1.0)
+
+    @property
+    def card(self) -> Card:
+        """What its weights are of."""
+        config, data = self.config, self.data
+        return card_of(config.model, asdict(config.switches), data.shape, data.train)
+
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit continuation needs, as tensors and plain values."""
         cuda = self.device.type == "cuda"
         return {
             "config": self.config.as_dict(),
             "checksum": self.data.checksum,
+            "card": asdict(self.card),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
@@ -118,9 +131,10 @@ def start(config: TrainConfig, data: SearchData, device: torch.device) -> Run:
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(config.seed)
-    model = variant(config.model).build(data.shape, config.switches).to(device)
+    data = data.to(device)
+    model = initial_model(config, data)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    return Run(config, data.to(device), device, model, optimizer, Segment.empty(device))
+    return Run(config, data, device, model, optimizer, Segment.empty(device))
 
 
 def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -132,11 +146,13 @@ def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event
     then.
     """
     config = run.config
+    images = run.data.train
     order = batches(
-        config.train_images, config.batch_size, config.seed, run.images_seen, run.device
+        config.train_images, config.batch_size, config.seed, run.images_seen, images.images.device
     )
+    source = feed(images, order)
     for rung in config.rungs[len(run.curve) :]:
-        yield from _train_to(run, rung, order, pause)
+        yield from _train_to(run, rung, source, pause)
         if bad_step := int(run.segment.bad_step) or (0 if _weights_finite(run) else run.step):
             yield _diverged(run, bad_step)
             return
@@ -150,11 +166,14 @@ def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event
 
 
 def _train_to(
-    run: Run, rung: int, order: Iterator[Tensor], pause: Callable[[], bool]
+    run: Run, rung: int, source: Iterator[Batch], pause: Callable[[], bool]
 ) -> Iterator[Pause]:
     watch = _Stopwatch(run)
+    scheduled = progressive_norms(run.model)
     while run.images_seen < rung:
-        _step(run, next(order), keep_gradients=run.images_seen + run.config.batch_size >= rung)
+        _step(run, next(source), keep_gradients=run.images_seen + run.config.batch_size >= rung)
+        for norm in scheduled:
+            norm.set_progress(run.progress)
         watch.tick()
         if run.device.type == "cpu" and int(run.segment.bad_step):
             break  # reading the loss costs nothing on CPU; elsewhere it would stall the device
@@ -165,10 +184,10 @@ def _train_to(
     watch.stop()
 
 
-def _step(run: Run, indices: Tensor, keep_gradients: bool) -> None:
+def _step(run: Run, batch: Batch, keep_gradients: bool) -> None:
     """One optimiser step; gradients are freed unless a rung's metrics want their norm."""
-    pixels = as_pixels(run.data.train.images[indices])
-    loss = F.cross_entropy(run.model(pixels), run.data.train.labels[indices])
+    pixels, labels = batch
+    loss = F.cross_entropy(run.model(pixels), labels)
     loss.backward()
     run.optimizer.step()
     run.step += 1
@@ -256,7 +275,7 @@ def _diverged(run: Run, step: int) -> Diverged:
 
 
 def _recalibration_pixels(run: Run) -> Tensor:
-    return as_pixels(run.data.train.images[: run.config.recalibration_images])
+    return run.data.train.first(run.config.recalibration_images).all_pixels()
 
 
 def _weights_finite(run: Run) -> bool:

@@ -132,21 +132,9 @@ class Attempt:
         return objective.result(run, event, self.job.chance)
 
     def _configure(self) -> TrainConfig:
-        identity = self.job.identity
         values = suggest(self.job, self.claim.trial_id)
         self.ledger.write()
-        return TrainConfig(
-            model=identity.model,
-            switches=identity.model_switches,
-            dataset=identity.dataset,
-            lr=float(values["lr"]),
-            batch_size=int(values["batch_size"]),
-            rungs=identity.rungs,
-            train_images=identity.train_images,
-            seed=identity.seed,
-            recipe=identity.recipe,
-            precision=identity.precision,
-        )
+        return self.job.identity.config(float(values["lr"]), int(values["batch_size"]))
 
     def _start(self, config: TrainConfig) -> training.Run:
         """A new run, or one that goes on from the best checkpoint that can be used."""

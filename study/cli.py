@@ -2,19 +2,20 @@
 
 import importlib.metadata
 import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.errors import InputError
 from study.cli_options import (
     CheckpointsOption,
+    DatasetOption,
     DeviceOption,
+    ImageSizeOption,
     JsonOption,
     MlflowOption,
+    SkipBrokenOption,
     StorageOption,
+    SwitchesOption,
     console_on,
     print_line,
     print_view,
@@ -31,12 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Fetch data sets.")
-app.add_typer(data_app, name="data")
-
-DatasetOption = Annotated[
-    str, typer.Option(help="mnist, or idx:FOLDER with four files in MNIST's format.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,7 +58,7 @@ def options(
 
 @app.command(epilog="Example: bnvit-study run --model vitbn --trials 20")
 def run(
-    model: Annotated[str, typer.Option(help="Model; see 'bnvit-study models'.")],
+    model: Annotated[str, typer.Option(help="Model; see 'bnvit-study models --all'.")],
     trials: Annotated[int, typer.Option(help="The study's total, not an addition.")] = 20,
     dataset: DatasetOption = "mnist",
     epochs: Annotated[int, typer.Option(help="Epochs per trial, at most.")] = 3,
@@ -78,10 +73,7 @@ def run(
     space: Annotated[
         str, typer.Option(help="default, or article: the article's unequal learning rates.")
     ] = "default",
-    switches: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A switch of the model; repeatable."),
-    ] = None,
+    switches: SwitchesOption = None,
     sampler: Annotated[
         str, typer.Option(help="tpe, gp (learns only from trials trained to the end) or random.")
     ] = "tpe",
@@ -93,6 +85,21 @@ def run(
     train_images: Annotated[
         int | None, typer.Option(metavar="N", help="Train on N images, for a quick look.")
     ] = None,
+    image_size: ImageSizeOption = None,
+    skip_broken: SkipBrokenOption = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|timm:NAME",
+            help="Trained weights to begin with; timm alone: the backbone's, downloaded.",
+        ),
+    ] = None,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="The weights are LayerNorm's: make BatchNorm of it.")
+    ] = False,
+    new_head: Annotated[
+        bool, typer.Option("--new-head", help="Leave out the weights of the classifier.")
+    ] = False,
     device: DeviceOption = "auto",
     workers: Annotated[
         int | None,
@@ -113,12 +120,12 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
-    from models.switches import parse_switches
+    from study.model_options import switches_of
     from study.request import Request, default_pruner, parse_space
 
     request = Request(
         model=model,
-        switches=parse_switches(dict(_pair(text) for text in switches or [])),
+        switches=switches_of(model, switches),
         dataset=dataset,
         trials=trials,
         epochs=epochs,
@@ -127,6 +134,11 @@ def run(
         pruner=pruner or default_pruner(sampler),  # type: ignore[arg-type]
         seed=seed,
         train_images=train_images,
+        image_size=image_size,
+        skip_broken=skip_broken,
+        weights=weights,
+        convert=convert,
+        new_head=new_head,
         device=device,
         workers=workers,
         workers_per_gpu=workers_per_gpu,
@@ -176,18 +188,6 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     for line in [*summary(seen), *next_steps(session, seen)]:
         print_line(console, line)
     return stop.exit_code
-
-
-@app.command(epilog="Example: bnvit-study models")
-def models(dataset: DatasetOption = "mnist", as_json: JsonOption = False) -> None:
-    """List the models: normalisation, size, and what a forward pass really executes."""
-    from study.tables import model_rows, models_table
-
-    rows = model_rows(dataset, settings_from())
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        print_view(console_on(), models_table(rows))
 
 
 @app.command(epilog="Example: bnvit-study studies")
@@ -265,23 +265,3 @@ def ui(
             print("Ctrl-C stops both.", flush=True)
             while not stop.wait(1.0):
                 servers.check()
-
-
-@data_app.command(epilog="Example: bnvit-study data fetch mnist")
-def fetch(name: Annotated[str, typer.Argument(help="Data set; so far mnist.")]) -> None:
-    """Fetch a data set into the data folder, unless it is there."""
-    from objectives.data import dataset as find
-    from study import data_dir
-
-    settings = settings_from()
-    source = find(name, settings.data_dir)
-    data_dir.prepare(settings.data_dir)
-    folder: Path = source.fetch()
-    print(f"{name} is in {folder}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set {text} must be NAME=VALUE")
-    return name, value

@@ -44,6 +44,26 @@ CheckpointsOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, mps.")
 ]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        help="mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, imagenet, folder:FOLDER (an "
+        "ImageFolder), idx:FOLDER (files in MNIST's format) or fake; all but the last three also "
+        "as NAME:FOLDER.",
+    ),
+]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option("--image-size", metavar="PIXELS", help="Scale the images to this size."),
+]
+SkipBrokenOption = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
+]
+SwitchesOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A switch of the model; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

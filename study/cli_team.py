@@ -1,7 +1,6 @@
 """The commands for many workers: join, look after, tidy up. Parse, call, print – nothing else."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +28,6 @@ def team_commands(app: typer.Typer) -> None:
         (watch, "watch mnist-vitbn"),
         (stop, "stop mnist-vitbn"),
         (delete, "delete mnist-vitbn"),
-        (export, "export mnist-vitbn --format csv"),
         (sync, "sync"),
         (doctor, "doctor"),
     ):
@@ -153,26 +151,6 @@ def delete(
             raise typer.Exit(1)
         for line in remove(store, settings, found):
             print(line)
-
-
-def export(
-    study: str,
-    format_: Annotated[str, typer.Option("--format", help="csv, parquet or json.")] = "csv",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Default: standard output; STUDY.parquet for parquet."),
-    ] = None,
-    storage: StorageOption = None,
-) -> None:
-    """Write a study's trials as a table: values, outcomes, accuracy at each rung."""
-    from study.export import export_trials
-    from study.storage import open_store
-    from study.studies import show_study
-
-    with open_store(settings_from(storage)) as store:
-        written = export_trials(show_study(store, study), format_, output)
-    if written is not None:
-        print_line(console_on(stderr=True), f"written: {written}")
 
 
 def sync(storage: StorageOption = None, mlflow: MlflowOption = None) -> None:

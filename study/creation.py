@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import optuna
 
+from models.registry import variant
 from objectives.data import SearchData
+from objectives.initial import check_fit, initial_weights
 from objectives.recipe import search_rungs
 from study.environment import versions
 from study.errors import IdentityError
@@ -20,10 +22,16 @@ from study.studies import VERSIONS_KEY
 def identify(request: Request, data: SearchData) -> StudyIdentity:
     """The identity of the requested study on `data`; raises InputError if they do not fit."""
     request.space.check_fits(len(data.train))
-    data.shape.patches(request.switches.patch_size)
+    chosen = variant(request.model)
+    switches = chosen.resolved(request.switches, data.shape)
+    chosen.check_buildable(data.shape, switches)
+    initial = None
+    if request.weights is not None:
+        initial = initial_weights(request.weights, chosen, request.convert, request.new_head)
+        check_fit(initial, chosen, data.shape, switches)
     return StudyIdentity(
-        model=request.model,
-        switches=asdict(request.switches),
+        model=chosen.name,
+        switches=asdict(switches),
         dataset=request.dataset,
         data_checksum=data.checksum,
         train_images=len(data.train),
@@ -35,6 +43,12 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         sampler=request.sampler,
         pruner=request.pruner,
         seed=request.seed,
+        image_size=request.image_size,
+        skip_broken=request.skip_broken,
+        weights=None if initial is None else initial.source,
+        weights_checksum=None if initial is None else initial.checksum,
+        convert=request.convert,
+        new_head=request.new_head,
     )
 
 

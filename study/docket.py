@@ -10,7 +10,8 @@ import torch
 from sqlalchemy import text
 
 from models.errors import BnvitError, InputError
-from objectives.data import SearchData, dataset, load_search_data
+from objectives.data import SearchData, load_search_data
+from objectives.datasets import DataOptions, dataset
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
@@ -80,7 +81,7 @@ class Docket:
         self.names = names
         self._jobs: dict[int, Job] = {}
         self._refused: dict[int, _Refusal] = {}
-        self._data: dict[tuple[str, int], SearchData] = {}
+        self._data: dict[tuple[str, DataOptions, int], SearchData] = {}
         self._active: dict[int, str] = {}
         self._looked_at_s = -REFRESH_S
         for name in names:
@@ -155,10 +156,10 @@ class Docket:
         return Job(self.store, storage, study, identity, data, self.device, runs, checkpoints)
 
     def _load(self, name: str, identity: StudyIdentity) -> SearchData:
-        key = (identity.dataset, identity.train_images)
+        key = (identity.dataset, identity.data_options, identity.train_images)
         if key not in self._data:
             log.info("data of '%s': %s", name, identity.dataset)
-            source = dataset(identity.dataset, self.settings.data_dir)
+            source = dataset(identity.dataset, self.settings.data_dir, identity.data_options)
             self._data[key] = load_search_data(source).limited(identity.train_images)
         try:
             check_data(name, identity, self._data[key])

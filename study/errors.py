@@ -41,3 +41,7 @@ class WorkerError(BnvitError):
 
 class UiError(BnvitError):
     """A web server did not start; the message carries its last words."""
+
+
+class ExportError(BnvitError):
+    """What would be written does not compute what the model does; nothing was written."""

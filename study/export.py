@@ -45,14 +45,12 @@ _TYPES = {  # those that pandas would not find where all values are missing
 
 
 def export_trials(overview: Overview, format_: str, output: Path | None) -> Path | None:
-    """Write all trials as `format_`, which is csv, json or parquet, a row each.
+    """Write all trials as `format_`, one of FORMATS, a row each.
 
     Without `output` to standard output, or for parquet to STUDY.parquet. Returns the file written.
     A file that is there is replaced at once, and stays as it is where this fails. Raises
-    InputError for an unknown format or a file that cannot be written.
+    InputError for a file that cannot be written.
     """
-    if format_ not in _WRITERS:
-        raise InputError(f"unknown format '{format_}'; write one of {', '.join(_WRITERS)}")
     write = _WRITERS[format_]
     if output is None and format_ == "parquet":
         output = Path(f"{overview.study}.parquet")
@@ -62,7 +60,7 @@ def export_trials(overview: Overview, format_: str, output: Path | None) -> Path
         sys.stdout.flush()
         return None
     try:
-        _replace(output, lambda file: write(frame, file))
+        replace_file(output, lambda file: write(frame, file))
     except OSError as error:
         raise InputError(f"cannot write {output} ({error.strerror or error})") from error
     return output
@@ -118,11 +116,14 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, IO[bytes]], None]] = {
 }
 
 
+FORMATS = tuple(_WRITERS)
+
+
 def _iso(value: datetime) -> str:
     return value.isoformat()
 
 
-def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def replace_file(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file whole or not at all. What is no file, as /dev/stdout, is written as it is."""
     if path.exists() and not path.is_file():
         with path.open("wb") as file:

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import optuna
 
-from models.switches import SwitchValue, ViTSwitches
-from objectives.data import SPLIT_SEED
-from objectives.recipe import PRECISION, RECIPE
+from models.registry import variant
+from models.switches import Switches, SwitchValue
+from objectives.datasets import SPLIT_SEED, DataOptions
+from objectives.recipe import PRECISION, RECIPE, InitialWeights, TrainConfig
 from objectives.search_space import SearchSpace
 from study.errors import VersionError
 
@@ -37,6 +38,12 @@ class StudyIdentity:
     sampler: SamplerName
     pruner: PrunerName
     seed: int
+    image_size: int | None = None  # asked for, in pixels; None: as the data set has it
+    skip_broken: bool = False
+    weights: str | None = None  # that each trial begins with; None: random
+    weights_checksum: str | None = None  # of a file
+    convert: bool = False
+    new_head: bool = False
     split_seed: int = SPLIT_SEED
     recipe: str = RECIPE
     precision: str = PRECISION
@@ -48,9 +55,37 @@ class StudyIdentity:
         return SearchSpace(self.lr, self.batch_size)
 
     @property
-    def model_switches(self) -> ViTSwitches:
+    def model_switches(self) -> Switches:
         """The model's switches, typed."""
-        return ViTSwitches(**self.switches)  # type: ignore[arg-type]  # came from ViTSwitches
+        return variant(self.model).switches(**self.switches)  # type: ignore[arg-type]
+
+    @property
+    def data_options(self) -> DataOptions:
+        """How the data set is read."""
+        return DataOptions(self.image_size, self.skip_broken)
+
+    @property
+    def initial(self) -> InitialWeights | None:
+        """The trained weights that each trial begins with; None: random ones."""
+        if self.weights is None:
+            return None
+        return InitialWeights(self.weights, self.weights_checksum, self.convert, self.new_head)
+
+    def config(self, lr: float, batch_size: int) -> TrainConfig:
+        """What a trial of the study trains with these values."""
+        return TrainConfig(
+            model=self.model,
+            switches=self.model_switches,
+            dataset=self.dataset,
+            lr=lr,
+            batch_size=batch_size,
+            rungs=self.rungs,
+            train_images=self.train_images,
+            seed=self.seed,
+            initial=self.initial,
+            recipe=self.recipe,
+            precision=self.precision,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -84,6 +119,7 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
             f"(schema {stored.get('schema_version')}, not {SCHEMA_VERSION}); use that version"
         )
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    values["switches"] = variant(stored["model"]).stored(stored["switches"])
     return StudyIdentity(**values)  # type: ignore[arg-type]  # written by as_dict
 
 

@@ -86,7 +86,7 @@ class Ledger:
         """Record the end in the spool."""
         if with_weights:
             assert self.run is not None
-            self.recorder.weights(self.run.weights())
+            self.recorder.weights(self.run.weights(), self.run.card)
         self.recorder.close(result, _OPTUNA_STATES[result.outcome])
 
     def tell(self, result: Result) -> None:

@@ -116,6 +116,12 @@ class MlflowTracker(NullTracker):
         with errors_told():
             return mlflow_runs.curves(self.client, runs)
 
+    def download_weights(self, run_id: str, folder: Path) -> Path:
+        """The weights that a run keeps, as a file in `folder`. Raises TrackingError."""
+        with errors_told():
+            weights = mlflow_runs.WEIGHTS_FILE
+            return Path(self.client.download_artifacts(run_id, weights, str(folder)))
+
     def disconnect(self) -> None:
         """Close the connections to MLflow's database; MLflow itself never does."""
         if self._engine is not None:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from objectives.card import Card, save
 from objectives.metrics import RungMetrics
 from objectives.objective import Result
 from study.identity import UUID_KEY
@@ -31,7 +30,7 @@ class NullRecorder:
     def put_back(self) -> None:
         """The trial waits again."""
 
-    def weights(self, weights: Mapping[str, Tensor]) -> None:
+    def weights(self, weights: Mapping[str, Tensor], card: Card | None = None) -> None:
         """The weights of the trial, which is the study's best so far."""
 
     def close(self, result: Result, state: str) -> None:
@@ -67,10 +66,10 @@ class TrialRecorder(NullRecorder):
         """The trial waits again."""
         self._tell("put_back")
 
-    def weights(self, weights: Mapping[str, Tensor]) -> None:
+    def weights(self, weights: Mapping[str, Tensor], card: Card | None = None) -> None:
         """The weights of the trial, which is the study's best so far, after its last rung."""
         path = self.spool.folder / f"{self._stem(self.attempt)}.safetensors"
-        _save(weights, path)
+        _save(weights, card, path)
         self._tell("weights", file=path.name, value=self._value)
 
     def close(self, result: Result, state: str) -> None:
@@ -117,15 +116,13 @@ def record_study_end(spool: Spool, study: optuna.Study, runs: StudyRuns, finishe
     )
 
 
-def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+def _save(weights: Mapping[str, Tensor], card: Card | None, path: Path) -> None:
     """Write the file whole or not at all; raises OSError where the disk does not take it."""
     temporary = path.with_suffix(".tmp")
     try:
-        save_file(dict(weights), temporary)
+        save(temporary, weights, card)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)

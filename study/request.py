@@ -8,7 +8,8 @@ from typing import get_args
 
 from models.errors import InputError
 from models.registry import variant
-from models.switches import ViTSwitches, non_default
+from models.switches import Switches, non_default
+from objectives.datasets import DataOptions
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.identity import PrunerName, SamplerName
@@ -25,11 +26,14 @@ _PLAIN_OPTIONS = (
     "pruner",
     "seed",
     "train_images",
+    "image_size",
+    "weights",
     "device",
     "workers",
     "workers_per_gpu",
     "study",
 )
+_FLAGS = ("skip_broken", "convert", "new_head", "fresh")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Request:
     """A study as asked for on the command line."""
 
     model: str
-    switches: ViTSwitches = field(default_factory=ViTSwitches)
+    switches: Switches | None = None  # None: the model's defaults
     dataset: str = "mnist"
     trials: int = 20  # the study's total
     epochs: int = 3  # per trial, at most
@@ -46,6 +50,11 @@ class Request:
     pruner: PrunerName = "asha"
     seed: int = 0
     train_images: int | None = None  # None: the whole train split
+    image_size: int | None = None  # pixels; None: as the data set has it
+    skip_broken: bool = False
+    weights: str | None = None  # a file, timm:NAME or timm; None: random
+    convert: bool = False
+    new_head: bool = False
     device: str = "auto"
     study: str | None = None  # None: named after data set and model
     fresh: bool = False
@@ -60,7 +69,14 @@ class Request:
         """The study's name, or its default: data set and model."""
         if self.study is not None:
             return self.study
-        return f"{PurePath(self.dataset.removeprefix('idx:')).name}-{self.model}"
+        kind, _, folder = self.dataset.partition(":")
+        data = PurePath(folder).name if folder else kind
+        return f"{data}-{self.model.replace(':', '-')}"
+
+    @property
+    def data_options(self) -> DataOptions:
+        """How the data set is read; raises InputError."""
+        return DataOptions(self.image_size, self.skip_broken)
 
     def check(self) -> None:
         """Raise InputError for what is wrong whatever the data."""
@@ -69,7 +85,12 @@ class Request:
         _within("epochs", self.epochs, MOST)
         if self.train_images is not None:
             _within("train images", self.train_images)
-        self._check_norm_switches()
+        if self.switches is not None:
+            variant(self.model).check_norm_switches(self.switches)
+        if self.weights is None and (self.convert or self.new_head):
+            option = "--convert" if self.convert else "--new-head"
+            raise InputError(f"{option} is about trained weights; name them with --weights")
+        self.data_options  # noqa: B018  # which checks itself
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
         if self.sampler == "gp" and self.pruner != "none":
@@ -85,12 +106,6 @@ class Request:
                 f"or have more than {LONGEST_NAME} characters"
             )
 
-    def _check_norm_switches(self) -> None:
-        if variant(self.model).uses_batch_norm:
-            return
-        for name in set(non_default(self.switches)) & {"bn_momentum", "track_running_stats"}:
-            raise InputError(f"{self.model} has no BatchNorm; leave out --set {name}")
-
     def command(self, **changes: object) -> str:
         """The command line that asks for this, with `changes` to its fields."""
         asked = replace(self, **changes)  # type: ignore[arg-type]  # field names and types
@@ -104,10 +119,11 @@ class Request:
             low, high = getattr(asked.space, name)
             if (low, high) != getattr(default.space, name):
                 words += [f"--{name.replace('_', '-')}", f"{low}:{high}"]
-        for name, value in non_default(asked.switches).items():
+        for name, value in (non_default(asked.switches) if asked.switches else {}).items():
             words += ["--set", f"{name}={value}"]
         words += asked.places()
-        return shlex.join([*words, "--fresh"] if asked.fresh else words)
+        words += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(asked, name)]
+        return shlex.join(words)
 
     def places(self) -> list[str]:
         """The options that said where the store and MLflow are; a password is left out."""

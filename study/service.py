@@ -8,7 +8,8 @@ from functools import partial
 import optuna
 import torch
 
-from objectives.data import dataset, load_search_data
+from objectives.data import load_search_data
+from objectives.datasets import dataset
 from study import data_dir, slots
 from study.creation import create_or_resume, identify
 from study.docket import check_checkpoints, open_checkpoints
@@ -114,7 +115,7 @@ def open_session(
     check_checkpoints(settings)
     device = device_of(request.device)
     data_dir.prepare(settings.data_dir)
-    source = dataset(request.dataset, settings.data_dir)
+    source = dataset(request.dataset, settings.data_dir, request.data_options)
     say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from models.switches import ViTSwitches
-from objectives.data import SearchData, dataset, load_search_data
+from objectives.data import SearchData, load_search_data
+from objectives.datasets import dataset
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SUBSET = f"idx:{FIXTURES / 'mnist-subset'}"

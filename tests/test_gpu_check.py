@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from objectives import training
-from objectives.data import SearchData, as_pixels
+from objectives.data import SearchData
+from objectives.images import as_pixels
 from objectives.metrics import RungMetrics
 from objectives.recipe import TrainConfig
 from tests.conftest import CPU, SUBSET, TINY

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.data import SearchData, dataset, load_search_data
+from objectives.data import SearchData, load_search_data
+from objectives.datasets import dataset
 from objectives.metrics import RungMetrics
-from objectives.recipe import TrainConfig
 from objectives.training import start, train
 from study.best import is_best
 from study.identity import StudyIdentity, identity_of
@@ -127,18 +127,7 @@ def _compare_with_undisturbed(
 def _undisturbed(
     identity: StudyIdentity, data: SearchData, params: dict[str, Any], rungs: int
 ) -> dict[int, float]:
-    config = TrainConfig(
-        model=identity.model,
-        switches=identity.model_switches,
-        dataset=identity.dataset,
-        lr=params["lr"],
-        batch_size=params["batch_size"],
-        rungs=identity.rungs,
-        train_images=identity.train_images,
-        seed=identity.seed,
-        recipe=identity.recipe,
-        precision=identity.precision,
-    )
+    config = identity.config(params["lr"], params["batch_size"])
     curve: dict[int, float] = {}
     for event in train(start(config, data, torch.device("cpu"))):
         if isinstance(event, RungMetrics):

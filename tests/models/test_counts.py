@@ -19,7 +19,7 @@ COUNTS = [  # name, parameters, BatchNorms, LayerNorms
 
 def build(name: str, **changes: object) -> ViT:
     """The model called `name` for MNIST, with the article's switches except `changes`."""
-    return variant(name).build(MNIST, ViTSwitches(**changes))  # type: ignore[arg-type]
+    return ARTICLE[name](MNIST, ViTSwitches(**changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "parameters", "batch", "layer"), COUNTS)
@@ -74,6 +74,6 @@ def test_models_take_any_image_shape(
     channels: int, size: int, classes: int, patch_size: int
 ) -> None:
     image = ImageShape(channels, size, classes)
-    model = variant("vitbn").build(image, ViTSwitches(patch_size=patch_size, depth=1))
+    model = ARTICLE["vitbn"](image, ViTSwitches(patch_size=patch_size, depth=1))
     assert model.mlp_head.out_features == classes
     assert profile(model, image).blocks_executed == 1

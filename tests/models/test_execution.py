@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.profile import profile
-from models.registry import ARTICLE, variant
+from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from models.vit import Transformer, ViT
-from objectives.data import MNIST_SHAPE
+from objectives.datasets import MNIST_SHAPE
 
 POOLS = ("cls", "mean")
 POSITIONS = ("learn", "pe1d")
@@ -33,7 +33,7 @@ def build(name: str, pool: str = "cls", pos_emb: str = "learn") -> ViT:
     """A model of four blocks."""
     torch.manual_seed(0)
     switches = ViTSwitches(depth=4, dim=32, pool=pool, pos_emb=pos_emb)  # type: ignore[arg-type]
-    return variant(name).build(MNIST_SHAPE, switches)
+    return ARTICLE[name](MNIST_SHAPE, switches)
 
 
 def gradients(model: ViT) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from torch import nn
 from models.norms import TokenBatchNorm, batch_norms
 from models.registry import ARTICLE, variant
 from models.switches import ViTSwitches
-from objectives.data import MNIST_SHAPE
+from objectives.datasets import MNIST_SHAPE
 from tests.conftest import TINY
 
 

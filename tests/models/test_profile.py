@@ -7,16 +7,16 @@ import torch
 
 from models.norms import TokenBatchNorm
 from models.profile import profile
-from models.registry import ARTICLE, variant
+from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from models.vit import ViT
-from objectives.data import MNIST_SHAPE
+from objectives.datasets import MNIST_SHAPE
 
 
 def model_in_use(name: str = "vitbn") -> ViT:
     """A model with dropout whose running statistics have seen data."""
     switches = ViTSwitches(dim=16, depth=2, heads=2, dropout=0.3, emb_dropout=0.3)
-    model = variant(name).build(MNIST_SHAPE, switches)
+    model = ARTICLE[name](MNIST_SHAPE, switches)
     model(torch.rand(8, 1, 28, 28))
     return model
 

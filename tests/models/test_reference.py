@@ -7,8 +7,8 @@ import torch
 
 from models.registry import variant
 from models.switches import ViTSwitches
-from objectives.data import MNIST_SHAPE
 from models.torchvision_import import datasets
+from objectives.datasets import MNIST_SHAPE
 
 
 @pytest.fixture(scope="module")

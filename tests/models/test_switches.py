@@ -46,8 +46,8 @@ def test_an_unknown_switch_suggests_the_nearest() -> None:
 
 def test_a_switch_like_no_other_lists_all() -> None:
     found = message("zzz=1")
-    assert found.startswith("unknown switch 'zzz'; known: patch_size, dim, ")
-    assert found.endswith("track_running_stats")
+    assert found.startswith("unknown switch 'zzz'; known: bn_momentum, ")
+    assert found.endswith(", pos_emb, dropout, emb_dropout")
 
 
 @pytest.mark.parametrize(

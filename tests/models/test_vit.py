@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from models.registry import ARTICLE, variant
+from models.registry import ARTICLE
 from models.switches import ImageShape, ViTSwitches
 from models.vit import ViT, sine_positions
-from objectives.data import MNIST_SHAPE
+from objectives.datasets import MNIST_SHAPE
 from tests.conftest import TINY
 
 
@@ -16,13 +16,13 @@ def build(name: str = "vit", **changes: object) -> ViT:
     """A small model in evaluation mode."""
     torch.manual_seed(0)
     switches = ViTSwitches(**{"dim": 16, "depth": 2, "heads": 2, **changes})  # type: ignore[arg-type]
-    return variant(name).build(MNIST_SHAPE, switches).eval()
+    return ARTICLE[name](MNIST_SHAPE, switches).eval()
 
 
 @pytest.mark.parametrize("name", ARTICLE)
 def test_images_become_one_row_of_logits_each(name: str) -> None:
     shape = ImageShape(channels=3, size=14, classes=7)
-    assert variant(name).build(shape, TINY)(torch.rand(5, 3, 14, 14)).shape == (5, 7)
+    assert ARTICLE[name](shape, TINY)(torch.rand(5, 3, 14, 14)).shape == (5, 7)
 
 
 def test_sine_positions_follow_the_formula() -> None:

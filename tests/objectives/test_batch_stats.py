@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.norms import batch_norms
-from models.registry import variant
+from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from models.vit import ViT
 from objectives.batch_stats import recalibrated
-from objectives.data import MNIST_SHAPE, SearchData, as_pixels
+from objectives.data import SearchData
+from objectives.datasets import MNIST_SHAPE
+from objectives.images import as_pixels
 from tests.objectives.tiny import DROPOUT
 
 BN_MODELS = ["vitbn", "vitbnffn"]
@@ -27,7 +29,7 @@ def pixels(subset: SearchData) -> Tensor:
 def model_of(name: str, switches: ViTSwitches = DROPOUT) -> ViT:
     """A model with dropout whose running statistics are far from those of any data."""
     torch.manual_seed(0)
-    model = variant(name).build(MNIST_SHAPE, switches)
+    model = ARTICLE[name](MNIST_SHAPE, switches)
     for norm in batch_norms(model):
         norm.get_buffer("running_mean").normal_(0.0, 5.0)
         norm.get_buffer("running_var").uniform_(0.1, 20.0)
@@ -157,7 +159,7 @@ def test_dropout_is_off_and_the_random_state_untouched(training: bool, pixels: T
 def test_nothing_happens_without_population_statistics(
     name: str, tracked: bool, pixels: Tensor
 ) -> None:
-    model = variant(name).build(MNIST_SHAPE, ViTSwitches(depth=1, track_running_stats=tracked))
+    model = ARTICLE[name](MNIST_SHAPE, ViTSwitches(depth=1, track_running_stats=tracked))
     calls: list[int] = []
     model.register_forward_hook(lambda *_: calls.append(1))
     state = copy.deepcopy(model.state_dict())

@@ -10,17 +10,12 @@ import torch
 
 from models.errors import InputError
 from models.switches import ImageShape
-from objectives import idx
-from objectives.data import (
-    SearchData,
-    Split,
-    as_pixels,
-    dataset,
-    load_search_data,
-    load_test,
-)
-from objectives.errors import DataError
 from models.torchvision_import import datasets
+from objectives import idx
+from objectives.data import SearchData, load_search_data, load_test
+from objectives.datasets import dataset
+from objectives.errors import DataError
+from objectives.images import Split, as_pixels
 from tests.conftest import FIXTURES, SUBSET
 
 FOLDER = FIXTURES / "mnist-subset"
@@ -109,7 +104,7 @@ def test_a_limit_outside_the_train_split_is_refused(subset: SearchData, count: i
 
 
 def test_the_test_images_are_the_other_files(subset: SearchData) -> None:
-    test = load_test(dataset(SUBSET, Path()))
+    test = load_test(dataset(SUBSET, Path()), subset.train)
     assert len(test) == 500
     assert test.images.shape == (500, 1, 28, 28)
     seen = Counter(rows(subset.train)) + Counter(rows(subset.validation))

@@ -7,8 +7,10 @@ from torch.nn import functional as F
 from models.registry import ARTICLE, variant
 from models.switches import ImageShape
 from models.vit import ViT
-from objectives.data import MNIST_SHAPE, SearchData, Split, as_pixels
+from objectives.data import SearchData
+from objectives.datasets import MNIST_SHAPE
 from objectives.evaluation import evaluate, sums_dtype
+from objectives.images import Split, as_pixels
 from tests.conftest import TINY
 from tests.objectives.tiny import DROPOUT
 
@@ -16,7 +18,7 @@ from tests.objectives.tiny import DROPOUT
 def model_of(name: str) -> ViT:
     """An untrained model whose logits are spread out, in training mode and with dropout."""
     torch.manual_seed(0)
-    model = variant(name).build(MNIST_SHAPE, DROPOUT)
+    model = ARTICLE[name](MNIST_SHAPE, DROPOUT)
     with torch.no_grad():
         model.mlp_head.weight.mul_(5.0)
     return model

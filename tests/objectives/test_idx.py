@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from objectives import idx
-from objectives.data import dataset, load_search_data, load_test
+from objectives.data import load_search_data
+from objectives.datasets import dataset
 from objectives.errors import DataError
 from tests.conftest import FIXTURES
 
@@ -78,7 +79,7 @@ def test_a_damaged_file_is_named(folder: Path, file: str, damage: Callable[[byte
     message = refusal(folder)
     assert str(folder) in message
     assert file in message
-    assert load_test(dataset(f"idx:{folder}", Path())), "the other half is whole"
+    assert dataset(f"idx:{folder}", Path()).read(folder, False), "the other half is whole"
 
 
 @pytest.mark.parametrize("kind", [b"\x09", b"\x0a"])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from objectives import mnist
-from objectives.data import dataset, load_search_data, load_test
+from objectives.data import load_search_data, load_test
+from objectives.datasets import dataset
 from tests.conftest import new_data_dir
 from tests.objectives.bad_sources import down, garbled
 
@@ -109,7 +110,7 @@ def test_the_real_files_are_read_and_split(fetched: Path) -> None:
     source = dataset("mnist", fetched.parent.parent)
     data = load_search_data(source)
     assert (len(data.train), len(data.validation)) == (55_000, 5_000)
-    assert len(load_test(source)) == 10_000
+    assert len(load_test(source, data.train)) == 10_000
 
 
 def test_files_that_are_there_are_not_fetched_again(fetched: Path, copying: list[Path]) -> None:
@@ -128,7 +129,7 @@ def test_a_killed_fetch_leaves_nothing_that_passes_and_the_next_one_repairs(
     process.communicate()
 
     assert not folder.exists()
-    assert not mnist._verified(folder)
+    assert mnist._fault(mnist.MD5, folder)
     assert is_whole(mnist.fetch(folder))
     (temporary,) = copying
     assert temporary.parent == folder.parent, "on the same file system, so that one rename does"

@@ -10,7 +10,8 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import text
 
-from objectives.data import dataset, load_search_data
+from objectives.data import load_search_data
+from objectives.datasets import dataset
 from study.creation import create_or_resume, identify
 from study.request import Request
 from study.slots import TOTAL_KEY

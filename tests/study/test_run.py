@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from models.errors import InputError
-from models.registry import ARTICLE
+from models.registry import variant
 from objectives import training
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
@@ -35,7 +35,7 @@ from study.settings import Settings
 from study.stop import Stop
 from study.storage import Store
 from study.studies import show_study
-from tests.conftest import SUBSET
+from tests.conftest import SUBSET, TINY
 from tests.study.conftest import train
 
 Search = Callable[..., Session]
@@ -148,7 +148,7 @@ def test_only_the_best_trial_keeps_its_weights_and_they_score_as_reported(
     assert holders == {seen.best.mlflow_run_id}
     run_id = str(seen.best.mlflow_run_id)
     path = client.download_artifacts(run_id, "model.safetensors", str(tmp_path))
-    model = ARTICLE["vitbn"].build(subset.shape, small.switches)
+    model = variant("vitbn").build(subset.shape, small.switches)
     model.load_state_dict(load_file(path))
     assert evaluate(model, subset.validation, 50).accuracy == seen.best.val_accuracy
 
@@ -463,4 +463,4 @@ def test_an_overview_is_plain_json(store: Store, small: Request, search: Search)
     search(small, trials=1)
     told = json.loads(json.dumps(seen_in(store, small).as_dict(), default=str))
     assert told["trials"][0]["outcome"] == "complete"
-    assert told["identity"]["switches"] == asdict(small.switches)
+    assert told["identity"]["switches"] == asdict(replace(TINY, patch_size=7))

@@ -1,0 +1,175 @@
+"""Image files decoded once into an array on disk, which later runs map into memory."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.errors import first_line
+from objectives.errors import DataError
+from objectives.folders import Listing
+from objectives.images import Images
+
+CHANNELS = 3
+FORMAT = 1  # of the files in the cache
+LARGEST_OWN_SIZE = 256  # pixels: square images up to this size are taken as they are
+USUAL_SIZE = 224
+NAMED = 3  # broken files told by name
+SPARE_BYTES = 1 << 28  # of the disk, left free
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How files are decoded."""
+
+    size: int | None  # pixels along each side; None: that of the first image, or 224
+    skip_broken: bool
+    order: Callable[[int], torch.Tensor] | None = None  # in which N images are stored
+
+
+def decoded(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Images:
+    """The listed images at one size, from the cache below `cache` or decoded into it.
+
+    Larger ones are scaled down until the shorter side fits, then cut at the centre. Raises
+    DataError naming the files that are broken, or the space that is missing.
+    """
+    if not listing.files:
+        raise DataError(f"{listing.root} has no images")
+    size = decoding.size or _own_size(listing)
+    key = _key(listing, decoding, size)
+    folder = cache / f"{name}-{size}" / key
+    try:
+        if not (folder / "about.json").is_file():
+            from filelock import FileLock  # as in fetching
+
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / "decoding.lock"):
+                if not (folder / "about.json").is_file():
+                    _decode(listing, decoding, size, folder)
+        return _open(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot keep decoded images in {folder.parent} ({reason})") from error
+
+
+def _own_size(listing: Listing) -> int:
+    from PIL import Image
+
+    path = next(listing.paths())
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError):
+        return USUAL_SIZE
+    return width if width == height <= LARGEST_OWN_SIZE else USUAL_SIZE
+
+
+def _key(listing: Listing, decoding: Decoding, size: int) -> str:
+    """A name for what is decoded: it changes with any file, and with how it is decoded."""
+    digest = hashlib.sha256(repr((FORMAT, size, decoding.skip_broken, listing.classes)).encode())
+    for path, file, label in zip(listing.paths(), listing.files, listing.labels, strict=True):
+        status = path.stat()
+        digest.update(f"{file}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _decode(listing: Listing, decoding: Decoding, size: int, folder: Path) -> None:
+    """Write the cache under another name, then give it its own; older ones go."""
+    for left_over in folder.parent.glob("part-*"):  # of a process that was killed
+        shutil.rmtree(left_over)
+    need = len(listing.files) * CHANNELS * size * size
+    free = shutil.disk_usage(folder.parent).free
+    if need + SPARE_BYTES > free:
+        raise DataError(
+            f"{len(listing.files):,} images of {size} pixels need {need / 1e9:.1f} GB in "
+            f"{folder.parent}, where {free / 1e9:.1f} GB are free; set BNVIT_DATA_DIR to a larger "
+            "disk or choose a smaller --image-size"
+        )
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
+    try:
+        _write(listing, decoding, size, part)
+        for older in folder.parent.iterdir():
+            if older.is_dir() and older != part:
+                shutil.rmtree(older, ignore_errors=True)
+        part.chmod(0o755)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(listing: Listing, decoding: Decoding, size: int, part: Path) -> None:
+    paths = list(listing.paths())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = list(pool.map(_check, paths)) if decoding.skip_broken else []
+    broken = [number for number, fault in enumerate(read) if fault]
+    kept = np.setdiff1d(np.arange(len(paths)), broken)
+    if not len(kept):
+        raise DataError(f"none of the images in {listing.root} can be read")
+    order = kept if decoding.order is None else kept[decoding.order(len(kept)).numpy()]
+    shape = (len(order), CHANNELS, size, size)
+    images = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, shape)
+
+    def store(place: int) -> tuple[bytes, str]:
+        path = paths[order[place]]
+        try:
+            images[place] = _pixels(path, size)
+            return hashlib.sha256(path.read_bytes()).digest(), ""
+        except (OSError, ValueError, SyntaxError) as error:
+            return b"", f"{path} ({first_line(str(error))})"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        stored = list(pool.map(store, range(len(order))))
+    if faults := [fault for _, fault in stored if fault]:
+        more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        raise DataError(
+            f"broken images: {', '.join(faults[:NAMED])}{more}; "
+            "replace them, or leave them out with --skip-broken"
+        )
+    images.flush()
+    labels = np.asarray(listing.labels, dtype=np.int64)[order]
+    np.save(part / "labels.npy", labels)
+    digest = hashlib.sha256(repr((shape, listing.classes)).encode() + labels.tobytes())
+    for content, _ in stored:
+        digest.update(content)
+    about = {
+        "classes": listing.classes,
+        "checksum": digest.hexdigest()[:16],
+        "is_shuffled": decoding.order is not None,
+        "skipped": [str(paths[number]) for number in broken],
+    }
+    (part / "about.json").write_text(json.dumps(about, indent=2))
+
+
+def _check(path: Path) -> str:
+    try:
+        _pixels(path, 8)
+    except (OSError, ValueError, SyntaxError) as error:
+        return first_line(str(error)) or "broken"
+    return ""
+
+
+def _pixels(path: Path, size: int) -> np.ndarray:
+    """The image (3, size, size) in RGB."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    if rgb.size != (size, size):
+        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def _open(folder: Path) -> Images:
+    about = json.loads((folder / "about.json").read_text())
+    # Mapped copy-on-write: read when wanted, shared between processes, and never written.
+    images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))
+    labels = torch.from_numpy(np.load(folder / "labels.npy"))
+    return Images(images, labels, about["classes"], about["checksum"], about["is_shuffled"])

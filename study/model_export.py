@@ -1,0 +1,204 @@
+"""A trained model as a file for others: verified, folded if asked, then written."""
+
+import copy
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import InputError
+from models.fold import Folded, fold
+from objectives import card
+from objectives.card import Card
+from study.errors import ExportError, TrackingError
+from study.export import replace_file
+from study.settings import Settings
+from study.storage import open_store, tracking_uri
+from study.studies import show_study
+
+MODEL_FORMATS = ("safetensors", "onnx")
+TRIED_IMAGES = 16  # random ones, on which an export is compared with its model
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # of logits, relative to the largest
+ONNX_TOLERANCE = 1e-4  # onnxruntime adds up in another order
+ONNX_INPUT = "images"
+
+
+def export_model(
+    target: str, format_: str, folded: bool, output: Path | None, settings: Settings
+) -> list[str]:
+    """Write the model that `target` names; returns what is to be said of it.
+
+    `target` is a study (its best trial is taken), an MLflow run, or a file of weights. The file
+    appears once it was verified. Raises InputError where there is no such model, and ExportError
+    where what would be written does not compute what the model does.
+    """
+    with _weights(target, settings) as path:
+        told, model = card.load(path)
+    lines = [f"model:   {told.model}"]
+    state, told_of_fold = model, Folded(model, (), {}, ())
+    if folded:
+        told_of_fold = fold(model)
+        _compare_fold(model, told.image.channels, told.image.size)
+        state, told = told_of_fold.model, replace(told, folded=True)
+        lines += _fold_lines(told_of_fold)
+    stem = re.sub(r"[^\w.-]", "-", Path(target).stem)
+    output = output or Path(f"{stem}{'-folded' if folded else ''}.{format_}")
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / f"model.{format_}"
+        if format_ == "onnx":
+            difference = _write_onnx(state, told, made)
+        else:
+            difference = _write_safetensors(state, told, made)
+        try:
+            replace_file(output, partial(_copy, made))
+        except OSError as error:
+            raise InputError(f"cannot write {output} ({error.strerror or error})") from error
+    lines.append(f"checked: {TRIED_IMAGES} images, largest difference of a logit {difference:.1e}")
+    lines.append(f"written: {output}")
+    return lines
+
+
+@contextmanager
+def _weights(target: str, settings: Settings) -> Iterator[Path]:
+    """The file of weights that `target` names."""
+    if Path(target).is_file():
+        yield Path(target)
+        return
+    if "/" in target or Path(target).suffix in (".safetensors", ".pt", ".pth"):
+        raise InputError(f"there is no file {target}")
+    with open_store(settings) as store, TemporaryDirectory() as folder:
+        run_id: str | None = target
+        if not re.fullmatch(r"[0-9a-f]{32}", target):
+            best = show_study(store, target).best
+            if best is None:
+                raise InputError(f"the study '{target}' has no trial that was trained to the end")
+            run_id = best.mlflow_run_id
+        if run_id is None or settings.is_tracking_off:
+            raise InputError(f"no weights of '{target}' were kept: it is not recorded in MLflow")
+        yield _download(run_id, tracking_uri(settings.mlflow_uri, store), Path(folder))
+
+
+def _download(run_id: str, uri: str, folder: Path) -> Path:
+    from study.mlflow_tracker import MlflowTracker
+
+    tracker = MlflowTracker(uri)
+    try:
+        return tracker.download_weights(run_id, folder)
+    except TrackingError as error:
+        raise InputError(f"the weights of run {run_id} are not to be had ({error})") from error
+    finally:
+        tracker.disconnect()
+
+
+def _fold_lines(done: Folded) -> list[str]:
+    total = len(done.folded) + len(done.kept)
+    lines = [f"folded:  {len(done.folded)} of {total} norms"]
+    if done.fused:
+        lines.append(f"fused:   weight norm of {len(done.fused)} maps")
+    reasons: dict[str, list[str]] = {}
+    for path, reason in done.kept.items():
+        reasons.setdefault(reason, []).append(path)
+    for reason, paths in reasons.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        lines.append(f"kept:    {paths[0]}{more}: {reason}")
+    return lines
+
+
+@torch.no_grad()
+def _compare_fold(model: nn.Module, channels: int, size: int) -> None:
+    """Raise ExportError where folding changes the model, in double and in single precision."""
+    images = _images(channels, size)
+    for dtype, tolerance in TOLERANCE.items():
+        plain = copy.deepcopy(model).to(dtype)
+        wanted, got = (each(images.to(dtype)) for each in (plain, fold(plain).model))
+        _check(wanted, got, tolerance, f"folding in {dtype}")
+
+
+@torch.no_grad()
+def _write_safetensors(model: nn.Module, told: Card, path: Path) -> float:
+    card.save(path, model.state_dict(), told)
+    _, again = card.load(path)
+    images = _images(told.image.channels, told.image.size)
+    tolerance = TOLERANCE[torch.float32]
+    return _check(model(images), again(images), tolerance, "the file read again")
+
+
+@torch.no_grad()
+def _write_onnx(model: nn.Module, told: Card, path: Path) -> float:
+    """Write a graph from pixels in [0, 1] to logits, for any number of images."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ImportError as error:
+        raise InputError("--format onnx needs more packages: pip install '.[onnx]'") from error
+    whole = _FromPixels(model, told).eval()
+    images = _images(told.image.channels, told.image.size)
+    program = torch.onnx.export(
+        whole,
+        (images,),
+        input_names=[ONNX_INPUT],
+        output_names=["logits"],
+        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    difference = 0.0
+    for count in (1, TRIED_IMAGES):
+        (logits,) = session.run(None, {ONNX_INPUT: images[:count].numpy()})
+        wanted = whole(images[:count])
+        difference = max(
+            difference, _check(wanted, torch.from_numpy(logits), ONNX_TOLERANCE, "onnxruntime")
+        )
+    return difference
+
+
+class _FromPixels(nn.Module):
+    """A model with the scaling of its data set before it."""
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(self, model: nn.Module, told: Card) -> None:
+        super().__init__()
+        self.model = model
+        split = told.split(torch.empty(0), torch.empty(0))
+        self.register_buffer("mean", split.mean)
+        self.register_buffer("std", split.std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of pixels in [0, 1] (B, channels, size, size)."""
+        if self.mean is not None and self.std is not None:
+            pixels = (pixels - self.mean) / self.std
+        return self.model(pixels)
+
+
+def _images(channels: int, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(TRIED_IMAGES, channels, size, size, generator=generator)
+
+
+def _check(wanted: Tensor, got: Tensor, tolerance: float, what: str) -> float:
+    """The largest difference; raises ExportError where it is beyond `tolerance`."""
+    difference = float((wanted - got).abs().max())
+    if not difference <= tolerance * max(1.0, float(wanted.abs().max())):
+        raise ExportError(
+            f"{what} changes the model: a logit differs by {difference:.1e}, more than "
+            f"{tolerance:.0e}; nothing was written"
+        )
+    return difference
+
+
+def _copy(made: Path, file: IO[bytes]) -> None:
+    with made.open("rb") as source:
+        shutil.copyfileobj(source, file)
