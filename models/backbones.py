@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
+from models.anatomy import anatomy
 from models.errors import InputError
 from models.grammar import TIMM
 from models.switches import ImageShape, ZooSwitches
@@ -129,14 +132,25 @@ def _window(patches: int, stages: int) -> int:
 
 
 def _resolved_timm(name: str, switches: ZooSwitches, image: ImageShape) -> ZooSwitches:
-    for switch in ("window_size",):
-        if getattr(switches, switch) is not None:
-            raise InputError(f"{switch} cannot be set on {name}; leave it out")
+    if switches.window_size is not None:
+        raise InputError(f"window_size cannot be set on {name}; leave it out")
     if len(switches.depths) > 1:
         raise InputError(f"depth={switches.depth} must be one number for {name}")
-    if switches.patch_size is not None:
-        image.patches(switches.patch_size)
-    return switches
+    patch_size = switches.patch_size or _native_patch(name.removeprefix(TIMM))
+    image.patches(patch_size)
+    return replace(switches, patch_size=patch_size)
+
+
+@cache
+def _native_patch(name: str) -> int:
+    """The patch of timm's model; raises InputError where it is none that the switches apply to."""
+    with torch.device("meta"):
+        model = timm_module("models").create_model(name)
+    try:
+        anatomy(model)
+    except InputError as error:
+        raise InputError(f"timm:{name}: {error}") from error
+    return int(model.patch_embed.patch_size[0])
 
 
 def _build_timm(name: str, switches: ZooSwitches, image: ImageShape) -> nn.Module:

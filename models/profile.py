@@ -45,14 +45,26 @@ def profile(model: nn.Module, image: ImageShape) -> Profile:
     finally:
         for hook in hooks:
             hook.remove()
+    norms, foldable_norms = count_norms(model)
     return Profile(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=count_parameters(model),
         macs=macs,
         blocks=len(found.blocks),
         blocks_executed=len(executed),
-        norms=len(found.sites),
-        foldable_norms=sum(not why_kept(model, site, trained=False) for site in found.sites),
+        norms=norms,
+        foldable_norms=foldable_norms,
     )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_norms(model: nn.Module) -> tuple[int, int]:
+    """Norms of `model`, and how many of them vanish at inference once it is trained."""
+    sites = anatomy(model).sites
+    return len(sites), sum(not why_kept(model, site, trained=False) for site in sites)
 
 
 def training_bytes(model: nn.Module, image: ImageShape, batch_size: int) -> int:

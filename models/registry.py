@@ -44,7 +44,13 @@ class Variant:
         """
         switches = self.resolved(switches, image)
         parts = self.parts if weight_norm else replace(self.parts, weight_norm=False)
-        return operate(self._backbone(image, switches), parts, switches)
+        return operate(self.backbone(image, switches), parts, switches)
+
+    def backbone(self, image: ImageShape, switches: Switches) -> nn.Module:
+        """What surgery begins with; `switches` are resolved."""
+        if isinstance(switches, ViTSwitches):
+            return ARTICLE[self.parts.backbone](image, switches)
+        return backbones.build(self.parts.backbone, switches, image)
 
     def check_buildable(self, image: ImageShape, switches: Switches) -> None:
         """Raise InputError where the model cannot be built so; takes no memory for weights."""
@@ -61,7 +67,7 @@ class Variant:
                 f"{self.parts.backbone} is put together otherwise than its LayerNorm twin; "
                 "convert to vit_bn or vit_bn_ffnbn"
             )
-        return self._backbone(image, self.resolved(switches, image))
+        return self.backbone(image, self.resolved(switches, image))
 
     def resolved(self, switches: Switches | None, image: ImageShape) -> Switches:
         """`switches` with all that follows from the images filled in.
@@ -97,11 +103,6 @@ class Variant:
     def stored(self, values: Mapping[str, SwitchValue]) -> dict[str, SwitchValue]:
         """Switches as an earlier version wrote them, with those that it did not know."""
         return asdict(self.switches(**values))  # type: ignore[arg-type]  # written by asdict
-
-    def _backbone(self, image: ImageShape, switches: Switches) -> nn.Module:
-        if isinstance(switches, ViTSwitches):
-            return ARTICLE[self.parts.backbone](image, switches)
-        return backbones.build(self.parts.backbone, switches, image)
 
 
 def vit(image: ImageShape, switches: ViTSwitches) -> ViT:

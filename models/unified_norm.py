@@ -44,6 +44,11 @@ class UnifiedNorm(nn.Module):
         self.register_buffer("gradient", torch.zeros(dim))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def is_warm(self) -> Tensor:
+        """Whether there are enough steps to average over ()."""
+        return (self.steps >= self.warm_up) & (self.steps > WINDOW)
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (B, N, C)."""
         if not self.training:
@@ -63,11 +68,11 @@ class UnifiedNorm(nn.Module):
         newest = (self.steps % WINDOW).view(1)
         self.moments.index_copy_(0, newest, own[None])
         geometric = self.moments.clamp_min(1e-30).log().mean(dim=0).exp()
-        is_warm = self.steps >= self.warm_up
+        is_warm = self.is_warm
         is_outlier = is_warm & (self.moments.mean(dim=0) - geometric > spread * WINDOW).any()
         kept = torch.where(is_outlier, self.running_moment, own)
         self.moments.index_copy_(0, newest, kept[None])
-        smooth = is_warm & (self.steps > WINDOW) & ~is_outlier
+        smooth = is_warm & ~is_outlier
         return torch.where(smooth, geometric, own), is_outlier
 
     def _compensation(self, moment: Tensor, is_outlier: Tensor) -> Tensor:
@@ -99,7 +104,7 @@ class _Normalize(torch.autograd.Function):
         own = (grad * z).flatten(0, -2).mean(dim=0)
         newest = (norm.steps % WINDOW).view(1)
         norm.gradients.index_copy_(0, newest, torch.where(is_outlier, norm.gradient, own)[None])
-        smooth = (norm.steps >= norm.warm_up) & (norm.steps > WINDOW) & ~is_outlier
+        smooth = norm.is_warm & ~is_outlier
         mean = torch.where(smooth, norm.gradients.mean(dim=0), own)
         norm.gradient.lerp_(mean, norm.momentum)
         along = torch.where(is_outlier, own, norm.gradient)

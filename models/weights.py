@@ -1,6 +1,8 @@
 """Trained weights from a file, or from timm by name, fitted to a model."""
 
+import math
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,17 +123,19 @@ def _resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`state` with position embeddings for as many patches as `model` has."""
     given = dict(state)
     if type(model).__name__ == "SwinTransformer":
-        filtered: dict[str, Tensor] = timm_module("models.swin_transformer").checkpoint_filter_fn(
-            given, model
-        )
+        swin = timm_module("models.swin_transformer")
+        with warnings.catch_warnings(action="ignore"):  # of torch about timm's interpolation
+            filtered: dict[str, Tensor] = swin.checkpoint_filter_fn(given, model)
         return filtered
     key = "pos_embedding" if isinstance(model, ViT) else "pos_embed"
     old, mine = given.get(key), model.state_dict().get(key)
     if old is None or mine is None or old.shape == mine.shape or old.shape[-1] != mine.shape[-1]:
         return given
     prefix = 1 if isinstance(model, ViT) else _prefix_tokens(model)
-    patches = mine.shape[-2] - prefix
-    side = int(patches**0.5)
+    patches, others = (tensor.shape[-2] - prefix for tensor in (mine, old))
+    side = math.isqrt(patches)
+    if others < 1 or math.isqrt(others) ** 2 != others:  # of another kind of model
+        return given
     resample = timm_module("layers").resample_abs_pos_embed
     flat = old.reshape(1, *old.shape[-2:])
     given[key] = resample(flat, (side, side), num_prefix_tokens=prefix).reshape(mine.shape)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from study.cli_options import (
     print_view,
     settings_from,
 )
+
+if TYPE_CHECKING:
+    from models.switches import ImageShape
 
 
 def model_commands(app: typer.Typer) -> None:
@@ -57,12 +60,7 @@ def models(
         raise InputError("--set is about one model; give its NAME")
     image = model_tables.image_shape(dataset, DataOptions(image_size), settings_from())
     if name is None:
-        rows = model_tables.model_rows(image, every)
-        if as_json:
-            print(json.dumps([asdict(row) for row in rows], indent=2))
-        else:
-            print_view(console_on(), model_tables.models_table(rows))
-            print(f"\nEach takes {model_tables.GRAMMAR}; models NAME shows one.")
+        _list_models(image, every, as_json)
         return
     view = model_tables.model_view(name, image, switches_of(name, switches), batch_size)
     if as_json:
@@ -72,6 +70,19 @@ def models(
         print_line(console_on(), line)
     print()
     print_view(console_on(), model_tables.norms_table(view))
+
+
+def _list_models(image: "ImageShape", every: bool, as_json: bool) -> None:
+    from study import model_tables
+
+    rows = model_tables.variant_rows(image) if every else model_tables.model_rows(image)
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    table = model_tables.variants_table if every else model_tables.models_table
+    print_view(console_on(), table(rows))  # type: ignore[arg-type]  # rows and table belong together
+    print(f"\nA backbone takes {model_tables.GRAMMAR};")
+    print("timm:NAME is any vision transformer of timm; 'bnvit-study models NAME' shows one.")
 
 
 def export(

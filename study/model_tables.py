@@ -1,17 +1,20 @@
 """The models for the command line: a row each, or one in all its parts."""
 
+import copy
 import re
 from dataclasses import dataclass
 
 import torch
 from rich.table import Table
+from torch import nn
 
 from models.anatomy import Site, anatomy
 from models.backbones import BACKBONES
 from models.fold import why_kept
 from models.grammar import NORMS
-from models.profile import profile, training_bytes
+from models.profile import count_norms, count_parameters, profile, training_bytes
 from models.registry import ARTICLE, all_names, variant
+from models.surgery import operate
 from models.switches import ImageShape, Switches
 from objectives.data import load_search_data
 from objectives.datasets import DataOptions, dataset, shape_of
@@ -31,6 +34,17 @@ class ModelRow:
     multiply_adds: int  # of one image
     blocks: int
     blocks_executed: int
+    foldable_norms: int
+    norm_sites: int
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """A backbone with one normalisation; what executes is as for the backbone alone."""
+
+    name: str
+    norms: str
+    parameters: int
     foldable_norms: int
     norm_sites: int
 
@@ -67,9 +81,25 @@ def image_shape(dataset_name: str, options: DataOptions, settings: Settings) -> 
     return load_search_data(dataset(dataset_name, settings.data_dir, options)).shape
 
 
-def model_rows(image: ImageShape, every_norm: bool) -> list[ModelRow]:
-    """The backbones, or with `every_norm` all models by name, profiled by a forward pass."""
-    return [_row(name, image) for name in (all_names() if every_norm else [*ARTICLE, *BACKBONES])]
+def model_rows(image: ImageShape) -> list[ModelRow]:
+    """The backbones, profiled by a forward pass."""
+    return [_row(name, image) for name in (*ARTICLE, *BACKBONES)]
+
+
+def variant_rows(image: ImageShape) -> list[VariantRow]:
+    """All models by name."""
+    backbones: dict[str, nn.Module] = {}  # one is built for all of its variants
+    rows = []
+    for name in all_names():
+        chosen = variant(name)
+        switches, backbone = chosen.resolved(None, image), chosen.parts.backbone
+        with torch.device("meta"):
+            if backbone not in backbones:
+                backbones = {backbone: chosen.backbone(image, switches)}
+            model = operate(copy.deepcopy(backbones[backbone]), chosen.parts, switches)
+        total, foldable = count_norms(model)
+        rows.append(VariantRow(name, chosen.norms, count_parameters(model), foldable, total))
+    return rows
 
 
 def model_view(
@@ -96,8 +126,19 @@ def model_view(
     return ModelView(row, image, resolved, batch_size, needed, rows)
 
 
+def variants_table(rows: list[VariantRow]) -> Table:
+    """All models for people."""
+    table = plain_table("model", "normalisation")
+    for heading in ("parameters", "norms that fold"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        folds = f"{row.foldable_norms} of {row.norm_sites}"
+        table.add_row(row.name, row.norms, f"{row.parameters:,}", folds)
+    return table
+
+
 def models_table(rows: list[ModelRow]) -> Table:
-    """The models for people."""
+    """The backbones for people."""
     table = plain_table("model", "normalisation")
     for heading in ("parameters", "mult.-adds", "blocks executed", "norms that fold"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -167,5 +208,5 @@ def _neighbours(site: Site) -> str:
     return ", ".join(_place(path) for path in (site.before, *site.after) if path)
 
 
-def _features(norm: torch.nn.Module) -> int:
+def _features(norm: nn.Module) -> int:
     return max((parameter.numel() for parameter in norm.parameters()), default=0)

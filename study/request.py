@@ -70,7 +70,7 @@ class Request:
         if self.study is not None:
             return self.study
         kind, _, folder = self.dataset.partition(":")
-        data = PurePath(folder).name if folder else kind
+        data = PurePath(folder).name if folder and kind in ("idx", "folder") else kind
         return f"{data}-{self.model.replace(':', '-')}"
 
     @property
