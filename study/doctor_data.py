@@ -49,4 +49,6 @@ def _checksum(identity: StudyIdentity, data_dir: Path) -> str | None:
     source = dataset(identity.dataset, data_dir, identity.data_options)
     if not source.folder.is_dir():
         return None
-    return load_search_data(replace(source, fetch=lambda: source.folder)).checksum
+    if ":" not in identity.dataset:  # whose `fetch` may download
+        source = replace(source, fetch=lambda: source.folder)
+    return load_search_data(source).checksum

@@ -12,7 +12,7 @@ import torch
 
 from objectives import training
 from objectives.data import SearchData
-from objectives.images import as_pixels
+from objectives.images import Split, as_pixels
 from objectives.metrics import RungMetrics
 from objectives.recipe import TrainConfig
 from tests.conftest import CPU, SUBSET, TINY
@@ -104,13 +104,13 @@ def test_a_wait_inside_a_step_is_found_and_placed(
 ) -> None:
     mode = DebugMode(monkeypatch)
 
-    def waiting(images: torch.Tensor) -> torch.Tensor:
+    def waiting(_: Split, images: torch.Tensor) -> torch.Tensor:
         torch.cuda.synchronize(CPU)
         return as_pixels(images)
 
-    monkeypatch.setattr(training, "as_pixels", waiting)
+    monkeypatch.setattr(Split, "pixels", waiting)
     place = gpu_check.first_sync(tiny(), subset, CPU)
-    assert place.startswith("training.py:")
+    assert place.startswith("feed.py:")
     assert place.endswith(" after step 5")
     assert mode.set_to[-1] == "default"
 

@@ -10,7 +10,7 @@ from models.anatomy import anatomy
 from models.fold import fold
 from models.norms import TokenBatchNorm, progressive_norms
 from models.registry import ARTICLE, variant
-from models.switches import ImageShape, ViTSwitches
+from models.switches import ImageShape, ViTSwitches, ZooSwitches
 from models.unified_norm import UnifiedNorm
 from tests.models.zoo import ALL_SUFFIXES, IMAGE, SMALL, every_small_name, images, small, unsettle
 
@@ -71,7 +71,7 @@ def test_a_bias_is_made_where_queries_keys_and_values_had_none() -> None:
     model = unsettle(small("vit_bn"))
     path = "transformer.layers.0.0.to_qkv"
     assert model.get_submodule(path).bias is None
-    assert fold(model).model.get_submodule(path).bias.shape == (3 * 16,)  # type: ignore[union-attr]
+    assert fold(model).model.get_submodule(path).bias.shape == (3 * 16,)
 
 
 def test_both_heads_take_the_last_norm_in() -> None:
@@ -137,7 +137,7 @@ def test_prepbn_that_must_stay_is_left_as_repbn() -> None:
 @pytest.mark.parametrize("name", ["timm:vit_base_patch16_clip_224", "timm:vit_tiny_patch16_224"])
 def test_a_norm_on_the_residual_stream_stays(name: str) -> None:
     chosen = variant(f"{name}_bn")
-    switches = chosen.switches(dim=32, depth="2", heads=2, patch_size=8)  # type: ignore[call-arg]
+    switches = ZooSwitches(dim=32, depth="2", heads=2, patch_size=8)
     torch.manual_seed(0)
     model = unsettle(chosen.build(IMAGE, switches).double())
     kept = fold(model).kept

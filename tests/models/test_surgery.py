@@ -12,6 +12,7 @@ from models.anatomy import anatomy
 from models.norms import TokenBatchNorm
 from models.registry import variant
 from models.surgery import add_weight_norm, remove_weight_norm
+from models.switches import ViTSwitches
 from tests.models.zoo import ALL_SUFFIXES, IMAGE, SMALL, every_small_name, images, small
 
 
@@ -126,7 +127,6 @@ def test_all_variants_of_a_seed_begin_with_the_same_maps(backbone: str) -> None:
 
 def test_the_trio_is_put_together_as_before() -> None:
     """`vit_bn_ffnbn` has pre-norms in its feed-forwards that `vitbn` does not have."""
-    ours, article = small("vit_bn_ffnbn"), variant("vitbn")
-    assert kinds(ours)["TokenBatchNorm"] == 2 + 2 * 3 + 1
-    built = article.build(IMAGE, article.switches(depth=2))
+    assert kinds(small("vit_bn_ffnbn"))["TokenBatchNorm"] == 2 + 2 * 3 + 1
+    built = variant("vitbn").build(IMAGE, ViTSwitches(depth=2))
     assert kinds(built)["TokenBatchNorm"] == 2 + 2 * 2 + 1

@@ -89,8 +89,7 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["deit_tiny", "deit_base_distilled", "vit", "cait_xxs24"])
 def test_position_embeddings_are_resampled(name: str) -> None:
-    changes = {"patch_size": 8}
-    trained, wider = small(name, **changes), small(name, WIDE, **changes)
+    trained, wider = small(name, patch_size=8), small(name, WIDE, patch_size=8)
     key = "pos_embedding" if name == "vit" else "pos_embed"
     state = trained.state_dict()
     prefix = {"cait_xxs24": 0, "deit_base_distilled": 2}.get(name, 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.grammar import NORMS
-from models.norms import TokenBatchNorm, progressive_norms
+from models.norms import DyT, RepBatchNorm, TokenBatchNorm, progressive_norms
 from models.registry import Variant, variant
 from models.switches import ImageShape, Switches
 from models.unified_norm import UnifiedNorm
@@ -69,7 +69,7 @@ def unsettle(model: nn.Module) -> nn.Module:
             if isinstance(module, TokenBatchNorm | UnifiedNorm | nn.LayerNorm):
                 spread(module.weight, 0.5, 1.0)
                 spread(module.bias, -0.5, 0.5)
-            if hasattr(module, "alpha"):
+            if isinstance(module, RepBatchNorm | DyT):
                 spread(module.alpha, 0.1, 0.3)
             if isinstance(module, nn.Linear):
                 # As large as keeps the features so: timm's are small at first.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from models.errors import InputError
+from models.torchvision_import import datasets as torchvision_datasets
 from objectives import cifar
 from objectives.data import load_search_data, load_test
 from objectives.datasets import DataOptions, dataset
@@ -115,12 +116,10 @@ def test_a_folder_without_the_archive_is_refused(tmp_path: Path) -> None:
 def test_a_download_that_fails_says_what_to_put_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    datasets = cifar.datasets()
-
     def down(*_: Any, **__: Any) -> None:
         raise RuntimeError("the mirror\nis down")
 
-    monkeypatch.setattr(datasets, "CIFAR10", down)
+    monkeypatch.setattr(torchvision_datasets(), "CIFAR10", down)
     with pytest.raises(DataError) as refused:
         dataset("cifar10", tmp_path).fetch()
     folder = tmp_path / "datasets" / "cifar10"
@@ -142,12 +141,12 @@ def test_what_torchvision_downloads_is_kept(
             with tarfile.open(archive) as tar:
                 tar.extractall(root, filter="data")
 
-    monkeypatch.setattr(cifar.datasets(), "CIFAR10", Downloads)
+    monkeypatch.setattr(torchvision_datasets(), "CIFAR10", Downloads)
     source = dataset("cifar10", tmp_path)
     folder = source.fetch()
     assert [path.name for path in folder.iterdir()] == ["cifar-10-batches-py"]
     assert len(load_search_data(source).train) == 19
-    monkeypatch.setattr(cifar.datasets(), "CIFAR10", None)
+    monkeypatch.setattr(torchvision_datasets(), "CIFAR10", None)
     assert source.fetch() == folder, "not downloaded again"
 
 

@@ -13,7 +13,7 @@ from models.switches import ImageShape
 from models.torchvision_import import datasets
 from objectives import idx
 from objectives.data import SearchData, load_search_data, load_test
-from objectives.datasets import dataset
+from objectives.datasets import KINDS, dataset
 from objectives.errors import DataError
 from objectives.images import Split, as_pixels
 from tests.conftest import FIXTURES, SUBSET
@@ -138,7 +138,11 @@ def test_scaling_leaves_the_stored_images_as_they_are(subset: SearchData) -> Non
 
 @pytest.mark.parametrize(
     ("name", "end"),
-    [("mnits", "; did you mean 'mnist'?"), ("cifar10", "; known: mnist, idx:FOLDER")],
+    [
+        ("mnits", "; did you mean 'mnist'?"),
+        ("cifra10", "; did you mean 'cifar10'?"),
+        ("idx:", f"; known: {', '.join(KINDS)}"),
+    ],
 )
 def test_an_unknown_data_set_suggests_the_known_ones(name: str, end: str) -> None:
     with pytest.raises(InputError) as refused:

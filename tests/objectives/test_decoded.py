@@ -140,7 +140,7 @@ def test_a_disk_without_space_is_told_before_decoding(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SPARE_BYTES", 1 << 60)
-    with pytest.raises(DataError, match="48 images of 20 pixels need 0.0 GB in .*BNVIT_DATA_DIR"):
+    with pytest.raises(DataError, match=r"48 images of 20 pixels need 0.0 GB in .*BNVIT_DATA_DIR"):
         read(root, tmp_path)
 
 

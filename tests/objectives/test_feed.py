@@ -1,6 +1,7 @@
 """Batches come as they are wanted, whether the images lie on the device or elsewhere."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
@@ -53,10 +54,10 @@ def test_training_and_evaluation_do_not_depend_on_where_the_images_lie(subset: S
 def test_a_few_batches_are_gathered_ahead_by_one_thread(subset: SearchData) -> None:
     taken: list[int] = []
 
-    def order() -> "list[torch.Tensor]":
+    def order() -> Iterator[torch.Tensor]:
         for number in range(100):
             taken.append(number)
-            yield torch.arange(10)  # type: ignore[misc]
+            yield torch.arange(10)
 
     before = threading.active_count()
     source = feed(replace(subset.train, is_loaded=False), order())

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer.main
 
 from models.errors import BnvitError
+from models.switches import ImageShape
 from study import cli, entry
 from study.storage import Store
 from tests.conftest import SUBSET
+from tests.models.zoo import small
+from tests.objectives.made_images import image_folder
 
 SMALL = "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32 --epochs 1"
 
@@ -96,10 +100,45 @@ def test_without_a_command_the_help_is_shown(bnvit: Command) -> None:
 def test_models_lists_what_is_executed(bnvit: Command) -> None:
     code, out, _ = bnvit("models")
     assert code == 0
-    for expected in ("893,164", "893,932", "16.87 M", "6 of 6 blocks", "vitbnffn"):
+    for expected in ("893,164", "893,932", "16.87 M", "6 of 6", "15 of 15", "swin_large"):
         assert expected in out
     rows = json.loads(bnvit("models --json")[1])
-    assert [row["blocks_executed"] for row in rows] == [6, 6, 6]
+    assert [row["blocks_executed"] for row in rows[:3]] == [6, 6, 6]
+    assert all(row["blocks_executed"] == row["blocks"] for row in rows)
+
+
+def test_a_model_is_shown_in_all_its_parts(bnvit: Command) -> None:
+    code, out, _ = bnvit("models deit_tiny_lnbn_wn --dataset imagenet --batch-size 64")
+    assert code == 0
+    lines = out.splitlines()
+    assert "parameters:   5,738,152" in lines
+    assert "mult.-adds:   1.258 G for an image" in lines
+    assert "norms:        12 of 25 vanish at inference" in lines
+    assert any(line.startswith("memory:       about") and "batch of 64" in line for line in lines)
+    assert ["blocks.*.norm2", "TokenBatchNorm", "192", "12"] in [line.split()[:4] for line in lines]
+    told = json.loads(bnvit("models swin_tiny_bn --image-size 40 --set patch_size=4 --json")[1])
+    assert told["switches"]["window_size"] == 10
+    assert told["row"]["foldable_norms"] == told["row"]["norm_sites"] == 29
+
+
+def test_memory_for_a_batch_grows_with_it(bnvit: Command) -> None:
+    small_batch, large_batch = (
+        json.loads(bnvit(f"models vitbn --batch-size {size} --json")[1])["training_bytes"]
+        for size in (10, 1_010)
+    )
+    weights = 893_932 * 4 * 4
+    per_image = (large_batch - small_batch) / 1_000
+    assert small_batch == pytest.approx(weights + 10 * per_image, rel=0.01)
+    assert 200_000 < per_image < 2_000_000
+
+
+def test_every_model_is_listed(shared_bnvit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ["vitbn", "vit_rms", "deit_tiny_bn_wn_relu6", "swin_tiny_ffnbn"]
+    monkeypatch.setattr("study.model_tables.all_names", lambda: few)
+    rows = json.loads(shared_bnvit("models --all --json")[1])
+    assert [row["name"] for row in rows] == few
+    assert [row["foldable_norms"] for row in rows] == [15, 0, 25, 12]
+    assert "timm:NAME" in shared_bnvit("models --all")[1]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +184,25 @@ def test_models_lists_what_is_executed(bnvit: Command) -> None:
         ("sync --mlflow none", "MLflow is switched off; give the one that"),
         ("show nothing", "no study 'nothing'"),
         ("data fetch mnits", "unknown data set 'mnits'"),
+        ("models deit_tny", "unknown model 'deit_tny'; did you mean 'deit_tiny'?"),
+        ("models --set dim=3", "--set is about one model; give its NAME"),
+        ("models deit_tiny --image-size 0", "image size 0 must lie between 1 and 2048"),
+        ("run --model deit_tiny_bn_wn_rlu6", "deit_tiny has no 'rlu6'; did you mean 'relu6'?"),
+        ("run --model deit_tiny --set window_size=7 {data}", "deit_tiny has no windows; leave out"),
+        ("run --model deit_tiny --set pool=mean", "unknown switch 'pool'"),
+        ("run --model deit_tiny --set bn_momentum=0.2", "deit_tiny has no BatchNorm; leave out"),
+        ("run --model deit_tiny_bn --set un_warm_up=9", "deit_tiny_bn has no Unified Norm"),
+        ("run --model deit_tiny --set patch_size=5 {data}", "patch_size=5 does not divide the"),
+        ("run --model timm:vit_tiny_patch16_224 {data}", "patch_size=16 does not divide the"),
+        ("run --model timm:resnet18 {data}", "a ResNet is no transformer that the switches"),
+        ("run --model deit_tiny_bn --batch-size 1:3", "BatchNorm needs two images"),
+        ("run --model deit_tiny --convert", "--convert is about trained weights; name them"),
+        ("run --model deit_tiny --new-head", "--new-head is about trained weights"),
+        ("run --model deit_large --weights timm {data}", "timm has no weights of deit_large"),
+        ("run --model vit --skip-broken {data}", "has no image files of its own"),
+        ("export x --format xls", "write one of csv, parquet, json, safetensors, onnx"),
+        ("export x --fold", "--fold is about models; add --format safetensors or onnx"),
+        ("export x/y --format onnx", "there is no file x/y"),
     ],
 )
 def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
@@ -157,6 +215,52 @@ def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
     assert err.startswith("bnvit-study: ")
     assert err.count("\n") == 1
     assert shared_bnvit("studies --json")[1] == before
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, entered, with weights and data that are not good."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": torch.ones(1), "hook": Path}, tmp_path / "code.pth")
+    torch.save(small("deit_tiny").state_dict(), tmp_path / "other.pth")
+    with_classes = small("deit_tiny", ImageShape(channels=1, size=28, classes=100))
+    torch.save(with_classes.state_dict(), tmp_path / "classes.pth")
+    root = image_folder(tmp_path / "empty-class", per_class=2)
+    for path in (root / "train" / "class-1").iterdir():
+        path.unlink()
+    root = image_folder(tmp_path / "broken", per_class=2)
+    (root / "train" / "class-1" / "1.png").write_bytes(b"no image")
+    return tmp_path
+
+
+SMALL_DEIT = "--set dim=32 --set depth=2 --set heads=2"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--weights code.pth {data}", "code.pth is refused: it holds more than tensors and could"),
+        ("--weights other.pth {data}", "the weights are not of deit_tiny: "),
+        ("--weights classes.pth {data}", "the weights are for 100 classes, the data have 10; --n"),
+        ("--weights none.pth {data}", "there is no file"),
+        ("--dataset folder:empty-class", "has empty classes: class-1; fill or remove them"),
+        ("--dataset folder:broken", "class-1/1.png (cannot identify image file"),
+        ("--dataset folder:nowhere", "there is no folder"),
+        ("--dataset cifar10:broken", "no cifar-10-python.tar.gz and no cifar-10-batches-py"),
+    ],
+)
+def test_bad_weights_and_data_are_one_line_and_create_nothing(
+    shared_bnvit: Command, spoiled: Path, line: str, message: str
+) -> None:
+    before = shared_bnvit("studies --json")[1]
+    options = line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}")
+    code, _, err = shared_bnvit(f"run --model deit_tiny {SMALL_DEIT} {options}")
+    assert code in (1, 2)
+    assert message in err
+    assert err.startswith("bnvit-study: ")
+    assert err.count("\n") == 1
+    assert shared_bnvit("studies --json")[1] == before
+    assert spoiled.is_dir()
 
 
 @pytest.mark.parametrize(

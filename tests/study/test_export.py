@@ -108,12 +108,6 @@ def test_a_study_without_trials_has_the_same_columns(
     assert list(pd.read_parquet(tmp_path / "parquet").columns) == COLUMNS
 
 
-def test_an_unknown_format_is_refused(made: Made, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown format 'xls'; write one of csv, parquet, json"):
-        export_trials(seen(made), "xls", tmp_path / "trials.xls")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_unwritable_file_is_one_line(made: Made, tmp_path: Path, closed_dir: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "trials.csv", closed_dir / "trials.csv"):
         with pytest.raises(InputError, match="cannot write") as raised:

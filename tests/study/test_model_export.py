@@ -1,6 +1,5 @@
 """A study's best model as a file: folded, verified, the same image by image."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.errors import InputError
+from models.fold import fold
 from models.norms import batch_norms
 from models.registry import variant
 from objectives import card
@@ -26,11 +26,9 @@ from study.request import Request
 from study.service import Session
 from study.settings import Settings
 from study.storage import Store
-from tests.conftest import CPU, SUBSET, TINY
+from tests.conftest import SUBSET, TINY
 from tests.models.zoo import SMALL
 from tests.objectives.tiny import new_run
-
-Search = Callable[..., Session]
 
 
 def test_images(data: SearchData) -> Split:
@@ -49,6 +47,7 @@ def logits(model: nn.Module, split: Split) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def best(store: Store, settings: Settings) -> Session:
     """A finished study of vitbn; its best trial was trained to the end."""
+    assert store.engine is not None  # it keeps the server alive
     from study.service import open_session
     from tests.study.conftest import train
 
@@ -185,7 +184,7 @@ def test_nothing_is_written_that_computes_something_else(
 ) -> None:
     run = new_run(subset)
     card.save(tmp_path / "in.safetensors", run.weights(), run.card)
-    right = model_export.fold
+    right = fold
 
     def wrong(model: nn.Module) -> object:
         done = right(model)
@@ -195,7 +194,7 @@ def test_nothing_is_written_that_computes_something_else(
 
     monkeypatch.setattr(model_export, "fold", wrong)
     out = tmp_path / "out.safetensors"
-    with pytest.raises(ExportError, match="folding in torch.float64 changes the model"):
+    with pytest.raises(ExportError, match=r"folding in torch.float64 changes the model"):
         export_model(str(tmp_path / "in.safetensors"), "safetensors", True, out, settings)
     assert not out.exists()
 
@@ -211,10 +210,9 @@ def test_an_unwritable_place_is_one_line(
 
 
 def test_a_study_that_was_not_recorded_has_no_weights(
-    settings: Settings, store: Store, search: Search, tmp_path: Path
+    settings: Settings, best: Session, tmp_path: Path
 ) -> None:
-    assert store.engine is not None
+    assert best.is_done
     untracked = replace(settings, mlflow_uri="none")
     with pytest.raises(InputError, match="no weights of 'to-export' were kept"):
         export_model("to-export", "safetensors", False, tmp_path / "out", untracked)
-    assert CPU.type == "cpu"

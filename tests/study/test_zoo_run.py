@@ -14,7 +14,6 @@ from models.registry import variant
 from study.overview import Overview, overview
 from study.request import Request
 from study.service import Session
-from study.settings import Settings
 from study.storage import Store
 from tests.models.zoo import SMALL, small_switches
 from tests.objectives.made_images import cifar_archive, cifar_batches, image_folder, tiny_imagenet
@@ -107,7 +106,7 @@ def test_a_study_of_files_is_named_after_data_and_model() -> None:
 
 
 def test_a_study_keeps_how_its_data_and_weights_were_asked_for(
-    store: Store, search: Search, settings: Settings, tmp_path: Path
+    search: Search, tmp_path: Path
 ) -> None:
     root = image_folder(tmp_path / "set", per_class=12)
     (root / "train" / "class-0" / "3.png").write_bytes(b"broken")
@@ -126,9 +125,9 @@ def test_a_study_keeps_how_its_data_and_weights_were_asked_for(
         search(replace(request, image_size=None))
 
 
-def test_switches_of_the_zoo_are_told_again(store: Store, search: Search) -> None:
+def test_switches_of_the_zoo_are_told_again(search: Search) -> None:
     request = asked("swin_tiny_derf")
     session = search(request)  # finished above: nothing is trained
-    assert json.loads(json.dumps(session.identity.switches))["window_size"] == 4
+    assert json.loads(json.dumps(session.identity.switches))["window_size"] == 8
     assert "--set depth=1,1,2,1" in request.command()
     assert small_switches(variant("swin_tiny")) == request.switches
