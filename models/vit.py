@@ -149,7 +149,7 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Classify float images (B, channels, size, size)."""
         x = self.to_patch_embedding(images)  # (B, N, dim)
-        cls = repeat(self.cls_token, "one d -> b one d", b=len(images))
+        cls = repeat(self.cls_token, "one d -> b one d", b=images.shape[0])
         x = torch.cat((cls, x), dim=1)  # (B, 1 + N, dim)
         x = self.transformer(self.dropout(x + self.pos_embedding))
         x = x.mean(dim=1) if self.pool == "mean" else x[:, 0]  # (B, dim)

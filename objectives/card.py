@@ -35,14 +35,17 @@ class Card:
         """For safetensors."""
         return {_KEY: json.dumps(asdict(self))}
 
-    def build(self) -> nn.Module:
-        """The model with random weights, in the form whose weights the file holds."""
+    def build(self, lambda_at_end: bool = True) -> nn.Module:
+        """The model with random weights, in the form whose weights the file holds.
+
+        A PRepBN was folded only if its λ had come to its end.
+        """
         chosen = variant(self.model)
         model = chosen.build(self.image, chosen.switches(**self.switches))  # type: ignore[arg-type]
         if not self.folded:
             return model
         for norm in progressive_norms(model):
-            norm.set_progress(1.0)
+            norm.set_progress(1.0 if lambda_at_end else 0.0)
         return fold(model).model
 
     def split(self, images: Tensor, labels: Tensor) -> Split:
@@ -88,7 +91,7 @@ def load(path: Path) -> tuple[Card, nn.Module]:
             f"{path} does not say which model it is of; give the study or run that it came from"
         )
     card = _card(values)
-    model = card.build().eval()
+    model = card.build(not any(key.endswith(".lam") for key in state)).eval()
     fit_weights(model, state, card.model)
     return card, model
 

@@ -1,6 +1,5 @@
 """A study's best model as a file: folded, verified, the same image by image."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +212,6 @@ def test_a_study_that_was_not_recorded_has_no_weights(
     settings: Settings, best: Session, tmp_path: Path
 ) -> None:
     assert best.is_done
-    untracked = replace(settings, mlflow_uri="none")
+    untracked = Settings(data_dir=settings.data_dir, storage_url=None, mlflow_uri="none")
     with pytest.raises(InputError, match="no weights of 'to-export' were kept"):
         export_model("to-export", "safetensors", False, tmp_path / "out", untracked)

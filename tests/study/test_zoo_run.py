@@ -40,6 +40,7 @@ def asked(name: str, dataset: str = FAKE) -> Request:
         trials=3,
         epochs=1,
         device="cpu",
+        pruner="none",
         study=f"{dataset.partition(':')[0]}-{name.replace(':', '-')}",
     )
 
