@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lint format chaos gpu-check
+.PHONY: help study test lint format chaos models gpu-check
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ format: $(DEV) ## format the code and sort its imports
 KILLS ?= 0
 chaos: $(DEV) ## break everything around a study until KILLS workers were killed (0: one round)
 	$(BIN)/python -m tests.chaos --kills $(KILLS)
+
+models: $(DEV) ## measure all models on this CPU and write docs/models.md (half an hour)
+	$(BIN)/python bench/zoo.py --output docs/models.md
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi

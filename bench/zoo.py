@@ -129,7 +129,7 @@ def page(rows: list[Row], args: argparse.Namespace) -> str:
     timm = sys.modules["timm"].__version__
     about = (
         f"# All models\n\n"
-        f"Made by `python bench/zoo.py --output docs/models.md` on {date.today()}: "
+        f"Made by `make models` on {date.today()}: "
         f"images of 3×{args.image_size}×{args.image_size}, {args.classes} classes, the default "
         f"patch; batches of {args.batch_size}, float32, {torch.get_num_threads()} threads of "
         f"{_processor()}; torch {torch.__version__}, timm {timm}. Training is forward, backward "

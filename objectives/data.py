@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from models.errors import InputError
 from models.switches import ImageShape
-from objectives.datasets import Dataset, split_order
+from objectives.datasets import Dataset, split_order, validation_count
 from objectives.errors import DataError
 from objectives.images import Images, Split, channel_statistics
 
-VALIDATION_SHARE = 12  # one image in twelve: 5,000 of MNIST's 60,000
 MEMORY_SHARE = 0.5  # of a GPU's free or a machine's whole memory, which the images may take
 
 
@@ -50,14 +50,16 @@ def load_search_data(source: Dataset) -> SearchData:
     where the files are damaged or cannot be fetched.
     """
     found = source.read(source.fetch(), True)
-    validation = len(found.labels) // VALIDATION_SHARE
+    validation = validation_count(len(found.labels))
     if validation < 1:
         raise DataError(f"{source.name}: {len(found.labels)} training images are too few to split")
     images, labels = found.images, found.labels
     if not found.is_shuffled:
         order = split_order(len(labels))
         images, labels = images[order], labels[order]
-    statistics = channel_statistics(images[validation:]) if source.standardize else (None, None)
+    statistics: tuple[Tensor | None, Tensor | None] = (None, None)
+    if source.standardize:
+        statistics = found.statistics or channel_statistics(images[validation:])
     return SearchData(
         _shape(found),
         Split(images[validation:], labels[validation:], *statistics),

@@ -18,6 +18,7 @@ from objectives.folders import Listing
 from objectives.images import Images, resized
 
 SPLIT_SEED = 0  # which training images validate; fixed so that all studies agree
+VALIDATION_SHARE = 12  # one image in twelve: 5,000 of MNIST's 60,000
 LARGEST_SIZE = 2_048  # pixels
 
 MNIST_SHAPE = ImageShape(channels=1, size=28, classes=10)
@@ -111,6 +112,11 @@ def split_order(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
 
 
+def validation_count(count: int) -> int:
+    """How many of N training images validate."""
+    return count // VALIDATION_SHARE
+
+
 def _read_idx(size: int | None, folder: Path, train: bool) -> Images:
     images, labels = idx.read(folder, train)
     found = Images(images, labels, int(labels.max()) + 1, checksum(images, labels))
@@ -139,7 +145,7 @@ def _read_files(
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error
     order = split_order if train else None
-    decoding = Decoding(options.image_size, options.skip_broken, order)
+    decoding = Decoding(options.image_size, options.skip_broken, order, validation_count)
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     name = f"{folder.name}-{place}-{'train' if train else 'test'}"
     return decoded(listing, decoding, data_dir / "datasets" / "decoded", name)

@@ -16,7 +16,7 @@ import torch
 from models.errors import first_line
 from objectives.errors import DataError
 from objectives.folders import Listing
-from objectives.images import Images
+from objectives.images import Images, channel_statistics
 
 CHANNELS = 3
 FORMAT = 1  # of the files in the cache
@@ -33,6 +33,7 @@ class Decoding:
     size: int | None  # pixels along each side; None: that of the first image, or 224
     skip_broken: bool
     order: Callable[[int], torch.Tensor] | None = None  # in which N images are stored
+    validation: Callable[[int], int] = lambda _: 0  # how many of N come first, and validate
 
 
 def decoded(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Images:
@@ -139,7 +140,10 @@ def _write(listing: Listing, decoding: Decoding, size: int, part: Path) -> None:
     digest = hashlib.sha256(repr((shape, listing.classes)).encode() + labels.tobytes())
     for content, _ in stored:
         digest.update(content)
+    first = decoding.validation(len(order))
+    statistics = channel_statistics(torch.from_numpy(images)[first:])
     about = {
+        "statistics": [values.flatten().tolist() for values in statistics],
         "classes": listing.classes,
         "checksum": digest.hexdigest()[:16],
         "is_shuffled": decoding.order is not None,
@@ -172,4 +176,7 @@ def _open(folder: Path) -> Images:
     # Mapped copy-on-write: read when wanted, shared between processes, and never written.
     images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))
     labels = torch.from_numpy(np.load(folder / "labels.npy"))
-    return Images(images, labels, about["classes"], about["checksum"], about["is_shuffled"])
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in about["statistics"])
+    return Images(
+        images, labels, about["classes"], about["checksum"], about["is_shuffled"], (mean, std)
+    )

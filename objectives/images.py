@@ -19,6 +19,7 @@ class Images:
     classes: int
     checksum: str
     is_shuffled: bool = False  # the order is that of the split already
+    statistics: tuple[Tensor, Tensor] | None = None  # of the train split, where they are known
 
 
 @dataclass(frozen=True)

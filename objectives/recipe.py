@@ -10,6 +10,8 @@ REDUCTION_FACTOR = 4  # between rungs; also successive halving's η
 RUNGS_PER_EPOCH = 8  # the first rung is an eighth of an epoch
 RECIPE = "article"  # Adam, constant lr, cross-entropy, no augmentation
 PRECISION = "float32"
+RECALIBRATION_IMAGES = 2_000
+RECALIBRATION_PIXELS = RECALIBRATION_IMAGES * 64**2
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,20 @@ class TrainConfig:
     initial: InitialWeights | None = None  # None: random weights
     recipe: str = RECIPE
     precision: str = PRECISION
-    recalibration_images: int = 2_000  # training images behind recalibrated BN statistics
+    recalibration_images: int = RECALIBRATION_IMAGES  # behind recalibrated BN statistics
     evaluation_batch_size: int = 250
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def recalibration_images(image_size: int) -> int:
+    """How many training images recalibration takes, in one pass, for images of that size in pixels.
+
+    2,000 up to 64 pixels, 167 at 224: as many pixels, so that the pass fits where training does.
+    """
+    return min(RECALIBRATION_IMAGES, max(RECALIBRATION_PIXELS // image_size**2, 100))
 
 
 def search_rungs(train_images: int, epochs: int) -> tuple[int, ...]:

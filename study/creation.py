@@ -9,7 +9,7 @@ import optuna
 from models.registry import variant
 from objectives.data import SearchData
 from objectives.initial import check_fit, initial_weights
-from objectives.recipe import search_rungs
+from objectives.recipe import recalibration_images, search_rungs
 from study.environment import versions
 from study.errors import IdentityError
 from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
@@ -49,6 +49,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         weights_checksum=None if initial is None else initial.checksum,
         convert=request.convert,
         new_head=request.new_head,
+        recalibration_images=recalibration_images(data.shape.size),
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from models.errors import BnvitError, InputError
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import DataOptions, dataset
+from objectives.initial import check_weights
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
@@ -146,6 +147,8 @@ class Docket:
             raise InputError(f"the study '{study.study_name}' was not made by bnvit-study")
         runs = None if self.settings.is_tracking_off else runs_of(study)
         check_mlflow(study, runs, self.settings)
+        if identity.initial is not None:
+            check_weights(identity.initial)
         data = self._load(study.study_name, identity)
         compare_versions(study)
         storage = WorkerStorage(self.store, study._study_id, identity.space.distributions())

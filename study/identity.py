@@ -8,14 +8,20 @@ import optuna
 from models.registry import variant
 from models.switches import Switches, SwitchValue
 from objectives.datasets import SPLIT_SEED, DataOptions
-from objectives.recipe import PRECISION, RECIPE, InitialWeights, TrainConfig
+from objectives.recipe import (
+    PRECISION,
+    RECALIBRATION_IMAGES,
+    RECIPE,
+    InitialWeights,
+    TrainConfig,
+)
 from objectives.search_space import SearchSpace
 from study.errors import VersionError
 
 SCHEMA_VERSION = 1
 IDENTITY_KEY = "bnvit:identity"
 UUID_KEY = "bnvit:uuid"
-DERIVED = ("rungs", "validation_images")  # fields that follow from others
+DERIVED = ("rungs", "validation_images", "recalibration_images")  # fields that follow from others
 
 SamplerName = Literal["tpe", "gp", "random"]
 PrunerName = Literal["asha", "median", "none"]
@@ -44,6 +50,7 @@ class StudyIdentity:
     weights_checksum: str | None = None  # of a file
     convert: bool = False
     new_head: bool = False
+    recalibration_images: int = RECALIBRATION_IMAGES
     split_seed: int = SPLIT_SEED
     recipe: str = RECIPE
     precision: str = PRECISION
@@ -85,6 +92,7 @@ class StudyIdentity:
             initial=self.initial,
             recipe=self.recipe,
             precision=self.precision,
+            recalibration_images=self.recalibration_images,
         )
 
     def as_dict(self) -> dict[str, Any]:
