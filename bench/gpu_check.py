@@ -25,8 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import BnvitError
-from models.registry import ARTICLE
-from models.switches import ViTSwitches
+from models.registry import ARTICLE, variant
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
 from objectives.recipe import TrainConfig
@@ -163,7 +162,8 @@ def short_run(config: TrainConfig, data: SearchData, device: torch.device) -> tu
 def check(model: str, data: SearchData, device: torch.device, images: int) -> Row:
     """All checks of one model, with default switches; the first rung of `short_run` warms up."""
     rungs = (WARM_UP_IMAGES, WARM_UP_IMAGES + images)
-    config = TrainConfig(model, ViTSwitches(), "idx", LR, BATCH_SIZE, rungs, len(data.train), 0)
+    switches = variant(model).resolved(None, data.shape)
+    config = TrainConfig(model, switches, "idx", LR, BATCH_SIZE, rungs, len(data.train), 0)
     difference = loss_difference(config, data, device)
     sync = first_sync(config, data, device)
     step_ms = median_step_ms(config, data, device)
@@ -175,9 +175,16 @@ def check(model: str, data: SearchData, device: torch.device, images: int) -> Ro
 
 
 def main() -> int:
-    """Check the trio and print the table; the exit status is 1 where a check failed."""
+    """Check the models and print the table; the exit status is 1 where a check failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=SUBSET, help="folder of the four IDX files")
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=list(ARTICLE),
+        help="default: the trio, for which the "
+        "tolerance was measured; any name of the zoo may be given",
+    )
     parser.add_argument("--quick", action="store_true", help="train for a fifth of an epoch")
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -190,7 +197,7 @@ def main() -> int:
         data = load_search_data(dataset(f"idx:{args.data}", Path()))
     except BnvitError as error:
         parser.error(str(error))
-    rows = [check(model, data, device, images) for model in ARTICLE]
+    rows = [check(model, data, device, images) for model in args.models]
     machine = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     print(f"{datetime.now():%Y-%m-%d %H:%M}, {machine}, torch {torch.__version__}, {args.data}")
     print(f"float32 without TF32, batch {BATCH_SIZE}, Adam lr {LR:g}", HEADINGS, *rows, sep="\n")

@@ -16,7 +16,8 @@ from models.torchvision_import import timm_module
 
 Family = Literal["vit", "distilled", "swin", "cait"]
 
-LARGEST_WINDOW = 12  # patches; Swin was published with 7 at 224 pixels and 12 at 384
+# In patches. Swin was published with 7 at 224 pixels and 12 at 384.
+LEAST_WINDOW, USUAL_WINDOW, LARGEST_WINDOW = 4, 7, 12
 LEAST_PATCHES = {"vit": 7, "distilled": 7, "cait": 7, "swin": 14}  # along each side
 
 
@@ -120,15 +121,19 @@ def is_timm(name: str) -> bool:
 
 
 def _window(patches: int, stages: int) -> int:
-    """The largest window up to 12 that tiles each stage's grid of patches or covers it."""
+    """The largest window from 4 to 12 that tiles each stage's grid of patches or covers it.
+
+    Where there is none, the published 7, with zeros around the patches.
+    """
     grids = [patches]
     for _ in range(stages - 1):
         grids.append((grids[-1] + 1) // 2)
-    return max(
+    tiling = [
         window
-        for window in range(1, LARGEST_WINDOW + 1)
+        for window in range(LEAST_WINDOW, min(LARGEST_WINDOW, patches) + 1)
         if all(grid <= window or grid % window == 0 for grid in grids)
-    )
+    ]
+    return max(tiling, default=USUAL_WINDOW)
 
 
 def _resolved_timm(name: str, switches: ZooSwitches, image: ImageShape) -> ZooSwitches:

@@ -15,6 +15,15 @@ from models.unified_norm import UnifiedNorm
 CONVERTIBLE = ("bn", "lnbn", "repbn", "prepbn", "un")
 
 
+def check_convertible(name: ModelName) -> None:
+    """Raise InputError where a LayerNorm model cannot be made into the variant `name`."""
+    if name.norm not in CONVERTIBLE and not (name.norm == "ln" and name.hidden_bn):
+        raise InputError(
+            f"--convert makes BatchNorms of LayerNorms, which {name} has not; "
+            f"choose one of {', '.join(CONVERTIBLE)}, or leave out --convert"
+        )
+
+
 @torch.no_grad()
 def convert(model: nn.Module, name: ModelName, switches: NormSwitches, pixels: Tensor) -> nn.Module:
     """Turn a trained LayerNorm `model` into the variant `name` of it, in place.
@@ -26,11 +35,7 @@ def convert(model: nn.Module, name: ModelName, switches: NormSwitches, pixels: T
 
     Raises InputError for a norm that is not of BatchNorm's kind.
     """
-    if name.norm not in CONVERTIBLE and not name.hidden_bn:
-        raise InputError(
-            f"--convert makes BatchNorms of LayerNorms, and {name} has none; "
-            f"choose one of {', '.join(CONVERTIBLE)}, or leave out --convert"
-        )
+    check_convertible(name)
     old = {site.path: model.get_submodule(site.path) for site in anatomy(model).sites}
     operate(model, name, switches)
     hooks = []

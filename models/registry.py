@@ -9,6 +9,7 @@ from torch import nn
 
 from models import backbones
 from models.backbones import BACKBONES
+from models.convert import check_convertible
 from models.errors import InputError
 from models.grammar import NORMS, TIMM, ModelName, parse_name
 from models.surgery import operate, token_batch_norm
@@ -57,16 +58,21 @@ class Variant:
         with torch.device("meta"):
             self.build(image, switches)
 
-    def build_twin(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
-        """The model of the same backbone that has LayerNorm and no switch, from which to convert.
-
-        Raises InputError where there is none.
-        """
+    def check_convertible(self) -> None:
+        """Raise InputError where weights of a LayerNorm model cannot be made this one's."""
         if self.parts.backbone in _ARTICLE_NORMS:
             raise InputError(
                 f"{self.parts.backbone} is put together otherwise than its LayerNorm twin; "
                 "convert to vit_bn or vit_bn_ffnbn"
             )
+        check_convertible(self.parts)
+
+    def build_twin(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
+        """The model of the same backbone that has LayerNorm and no switch, from which to convert.
+
+        Raises InputError where there is none.
+        """
+        self.check_convertible()
         return self.backbone(image, self.resolved(switches, image))
 
     def resolved(self, switches: Switches | None, image: ImageShape) -> Switches:
@@ -75,6 +81,7 @@ class Variant:
         Raises InputError where one does not apply or does not fit the images.
         """
         switches = self.switches() if switches is None else switches
+        self.check_norm_switches(switches)
         if isinstance(switches, ViTSwitches):
             return switches.resolved(image)
         return backbones.resolved(self.parts.backbone, switches, image)

@@ -8,6 +8,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from models.anatomy import NormedActivation, Site, anatomy
+from models.errors import InputError
 from models.grammar import ModelName
 from models.norms import Derf, DyT, Norm, ProgressiveRepBatchNorm, RepBatchNorm, TokenBatchNorm
 from models.switches import NormSwitches
@@ -41,11 +42,19 @@ def operate(model: nn.Module, name: ModelName, switches: NormSwitches) -> nn.Mod
 
 
 def replace_norms(model: nn.Module, norm: str, switches: NormSwitches) -> None:
-    """Put the norm called `norm` wherever a LayerNorm stands; `lnbn` before feed-forwards only."""
+    """Put the norm called `norm` wherever a LayerNorm stands; `lnbn` before feed-forwards only.
+
+    Raises InputError where a norm of another kind stands.
+    """
     for site in anatomy(model).sites:
         old = model.get_submodule(site.path)
-        if isinstance(old, nn.LayerNorm) and _is_meant(site, norm):
-            model.set_submodule(site.path, _new_norm(norm, old, switches))
+        if not _is_meant(site, norm) or isinstance(old, TokenBatchNorm):
+            continue
+        if not isinstance(old, nn.LayerNorm):
+            raise InputError(
+                f"its {site.path} is a {type(old).__name__}; norms are chosen in place of LayerNorm"
+            )
+        model.set_submodule(site.path, _new_norm(norm, old, switches))
 
 
 def add_hidden_norms(model: nn.Module, norm: Norm) -> None:

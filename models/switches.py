@@ -32,9 +32,18 @@ class ImageShape:
         return (self.size // patch_size) ** 2, self.channels * patch_size**2
 
     def patch_size(self, largest: int, least_patches: int) -> int:
-        """The largest patch up to `largest` that leaves `least_patches` along each side."""
-        most = max(self.size // least_patches, 1)
-        return max(d for d in _divisors(self.size) if d <= min(largest, most))
+        """The largest patch up to `largest` that leaves `least_patches` along each side.
+
+        Raises InputError where that would be single pixels of a larger image.
+        """
+        most = max(min(largest, self.size // least_patches), 1)
+        found = max(d for d in _divisors(self.size) if d <= most)
+        if found == 1 and most > 1:
+            raise InputError(
+                f"no patch of 2 to {most} pixels divides the image size {self.size}; choose "
+                f"another --image-size, as {-(-self.size // 8) * 8}, or --set patch_size"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class ZooSwitches(NormSwitches):
         _shares(self, "dropout", "drop_path")
         if self.mlp_ratio is not None and not 0.0 < self.mlp_ratio <= 64.0:
             raise InputError(f"mlp_ratio={self.mlp_ratio} must lie in (0, 64]")
-        if self.depth is not None and min(self.depths) < 1:
+        if self.depth is not None and min(self.depths, default=0) < 1:
             raise InputError(f"depth={self.depth} must be at least 1")
 
     @property

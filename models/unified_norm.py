@@ -59,7 +59,9 @@ class UnifiedNorm(nn.Module):
             ratio = self._compensation(moment, is_outlier)
             self.running_moment.lerp_(moment, self.momentum)
         z: Tensor = _Normalize.apply(x, moment, is_outlier, ratio, self)  # type: ignore[no-untyped-call]
-        return z * self.weight + self.bias
+        # The gradient of γ is compensated as well.
+        weight = self.weight.detach() + (self.weight - self.weight.detach()) * ratio
+        return z * weight + self.bias
 
     def _moment(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ψ (C,) of this step, and whether the step is an outlier ()."""
@@ -81,6 +83,11 @@ class UnifiedNorm(nn.Module):
         ratio = ratio.clamp(1.0 / MOST_COMPENSATION, MOST_COMPENSATION)
         unsettled = (self.steps <= max(SETTLED, self.warm_up)) | is_outlier
         return torch.where(unsettled, torch.ones_like(ratio), ratio)
+
+
+def unified_norms(model: nn.Module) -> list[UnifiedNorm]:
+    """The UNs of `model`, in order of registration."""
+    return [module for module in model.modules() if isinstance(module, UnifiedNorm)]
 
 
 class _Normalize(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """Trained weights from a file, or from timm by name, fitted to a model."""
 
+import hashlib
 import math
 import pickle
 import warnings
@@ -18,7 +19,16 @@ from models.vit import ViT
 HEADS = ("head", "head_dist", "head.fc", "mlp_head")
 NAMED = 3  # differences told by name
 _WRAPPERS = ("model", "state_dict")  # keys under which files keep the weights
-_READ_ERRORS = (RuntimeError, ValueError, EOFError, KeyError, OSError)
+# What torch.load and safetensors raise for what is no file of theirs.
+_READ_ERRORS = (
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    AttributeError,
+)
 
 
 def read_weights(source: str) -> dict[str, Tensor]:
@@ -39,11 +49,14 @@ def read_weights(source: str) -> dict[str, Tensor]:
             "save its state_dict alone, best as safetensors"
         ) from error
     except _READ_ERRORS as error:
-        raise InputError(f"{path} cannot be read as weights ({first_line(str(error))})") from error
+        reason = f"{type(error).__name__}: {first_line(str(error))}"
+        raise InputError(f"{path} cannot be read as weights ({reason})") from error
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise InputError(f"{path} holds no weights by name; save a model's state_dict")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
@@ -93,6 +106,16 @@ def fitted(
     return given
 
 
+def weights_checksum(state: Mapping[str, Tensor]) -> str:
+    """A short digest of names and numbers, whatever file they came in."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -125,10 +148,18 @@ def _resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if type(model).__name__ == "SwinTransformer":
         swin = timm_module("models.swin_transformer")
         with warnings.catch_warnings(action="ignore"):  # of torch about timm's interpolation
-            filtered: dict[str, Tensor] = swin.checkpoint_filter_fn(given, model)
+            try:
+                filtered: dict[str, Tensor] = swin.checkpoint_filter_fn(given, model)
+            except AttributeError:  # it has blocks that the model lacks
+                return given
         return filtered
+    _resample_patches(model, given)
     key = "pos_embedding" if isinstance(model, ViT) else "pos_embed"
     old, mine = given.get(key), model.state_dict().get(key)
+    if old is not None and mine is not None and key in dict(model.named_buffers()):
+        if old.shape == mine.shape and not torch.allclose(old, mine):
+            raise InputError("the weights have learned positions; leave out --set pos_emb=pe1d")
+        return given | {key: mine}
     if old is None or mine is None or old.shape == mine.shape or old.shape[-1] != mine.shape[-1]:
         return given
     prefix = 1 if isinstance(model, ViT) else _prefix_tokens(model)
@@ -140,6 +171,17 @@ def _resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     flat = old.reshape(1, *old.shape[-2:])
     given[key] = resample(flat, (side, side), num_prefix_tokens=prefix).reshape(mine.shape)
     return given
+
+
+def _resample_patches(model: nn.Module, given: dict[str, Tensor]) -> None:
+    """Give the convolution of the patch embedding the size of `model`'s, in place."""
+    key = "patch_embed.proj.weight"
+    old, mine = given.get(key), model.state_dict().get(key)
+    if old is None or mine is None or old.dim() != 4 or old.shape[:2] != mine.shape[:2]:
+        return
+    if old.shape != mine.shape:
+        resample = timm_module("layers").resample_patch_embed
+        given[key] = resample(old, list(mine.shape[2:]), antialias=True)
 
 
 def _prefix_tokens(model: Any) -> int:

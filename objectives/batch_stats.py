@@ -8,11 +8,16 @@ from torch import Tensor, nn
 
 from models.modes import modes_kept
 from models.norms import batch_norms
+from models.unified_norm import UnifiedNorm, unified_norms
+
+_Averaging = nn.BatchNorm1d | UnifiedNorm  # norms that keep running averages
 
 
 @contextmanager
 def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
-    """Within this context BN uses the exact statistics of `pixels` (B, C, H, W), weights fixed.
+    """Within this context BN and UN use the exact statistics of `pixels` (B, C, H, W).
+
+    Weights stay fixed.
 
     One forward pass over a single batch: each BN's statistics are taken under those of the ones
     before it, which is exact, unlike the average of several batches. Afterwards the running
@@ -20,7 +25,7 @@ def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
 
     Source: PreciseBN, Wu & Johnson 2021, arXiv 2105.07576, section 3.
     """
-    norms = batch_norms(model)
+    norms: list[_Averaging] = [*batch_norms(model), *unified_norms(model)]
     saved = [(_buffers(norm), norm.momentum) for norm in norms]
     try:
         if norms:
@@ -33,14 +38,26 @@ def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
                 norm.get_buffer(name).copy_(value)
 
 
-def _buffers(norm: nn.BatchNorm1d) -> dict[str, Tensor]:
+def _buffers(norm: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
-def _estimate(model: nn.Module, norms: list[nn.BatchNorm1d], pixels: Tensor) -> None:
+def _estimate(model: nn.Module, norms: list[_Averaging], pixels: Tensor) -> None:
+    hooks = []
     with modes_kept(model), torch.no_grad():
         model.eval()  # no dropout
         for norm in norms:
-            norm.train()
-            norm.momentum = 1.0  # the newest batch replaces the average
-        model(pixels)
+            if isinstance(norm, UnifiedNorm):
+                hooks.append(norm.register_forward_pre_hook(_take_moment))
+            else:
+                norm.train()
+                norm.momentum = 1.0  # the newest batch replaces the average
+        try:
+            model(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _take_moment(norm: UnifiedNorm, inputs: tuple[Tensor]) -> None:
+    norm.running_moment.copy_(inputs[0].square().flatten(0, -2).mean(dim=0))

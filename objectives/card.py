@@ -88,9 +88,12 @@ def load(path: Path) -> tuple[Card, nn.Module]:
     values = _written(path)
     if values is None:
         raise InputError(
-            f"{path} does not say which model it is of; give the study or run that it came from"
+            f"{path} does not say which model it is of, as files do that this version writes"
         )
-    card = _card(values)
+    try:
+        card = _card(values)
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path} says of its model what cannot be read ({error!r})") from error
     model = card.build(not any(key.endswith(".lam") for key in state)).eval()
     fit_weights(model, state, card.model)
     return card, model

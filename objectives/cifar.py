@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,18 @@ _HARMLESS = {
     ("numpy", "dtype"),
     ("_codecs", "encode"),
 }
-_READ_ERRORS = (pickle.UnpicklingError, tarfile.TarError, EOFError, OSError, ValueError, KeyError)
+# What unpacking and unpickling raise for damaged files.
+_READ_ERRORS = (
+    pickle.UnpicklingError,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True)

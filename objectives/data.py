@@ -12,7 +12,7 @@ from objectives.datasets import Dataset, split_order, validation_count
 from objectives.errors import DataError
 from objectives.images import Images, Split, channel_statistics
 
-MEMORY_SHARE = 0.5  # of a GPU's free or a machine's whole memory, which the images may take
+MEMORY_SHARE = 0.5  # of the memory of a machine, or of this process's on a GPU, for the images
 
 
 @dataclass(frozen=True)
@@ -83,5 +83,6 @@ def _shape(found: Images) -> ImageShape:
 
 def _memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        return int(torch.cuda.get_device_properties(device).total_memory * share)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

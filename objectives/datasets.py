@@ -12,7 +12,7 @@ from torch import Tensor
 from models.errors import InputError
 from models.switches import ImageShape, nearest
 from objectives import cifar, fake, folders, idx, mnist
-from objectives.decoded import Decoding, decoded
+from objectives.decoded import CHANNELS, Decoding, cached_at, decoded, own_size
 from objectives.errors import DataError
 from objectives.folders import Listing
 from objectives.images import Images, resized
@@ -48,6 +48,46 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class ImageFiles:
+    """Image files in folders, which are decoded once into a cache. All raise DataError."""
+
+    folder: Path
+    list_files: Callable[[Path, bool], Listing]
+    data_dir: Path
+    options: DataOptions
+    usual_size: int | None  # pixels; None: as the images are
+
+    def read(self, _: Path, train: bool) -> Images:
+        """One half, from the cache or decoded into it."""
+        return decoded(*self._how(train))
+
+    def is_decoded(self) -> bool:
+        """Whether the training half need not be decoded any more."""
+        return cached_at(*self._how(train=True)).is_dir()
+
+    def shape(self) -> ImageShape:
+        """The shape of the images, without decoding them."""
+        return ImageShape(CHANNELS, self._size(), self._listing(train=True).classes)
+
+    def _how(self, train: bool) -> tuple[Listing, Decoding, Path, str]:
+        order = split_order if train else None
+        decoding = Decoding(self._size(), self.options.skip_broken, order, validation_count)
+        place = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
+        name = f"{self.folder.name}-{place}-{'train' if train else 'test'}"
+        return self._listing(train), decoding, self.data_dir / "datasets" / "decoded", name
+
+    def _size(self) -> int:
+        """Pixels along each side, in both halves."""
+        return self.options.image_size or self.usual_size or own_size(self._listing(train=True))
+
+    def _listing(self, train: bool) -> Listing:
+        try:
+            return self.list_files(self.folder, train)
+        except OSError as error:
+            raise DataError(f"{self.folder} cannot be read ({error.strerror or error})") from error
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set that can be fetched into a folder and read from it. Both raise DataError."""
 
@@ -56,6 +96,7 @@ class Dataset:
     fetch: Callable[[], Path]  # makes the files be there; returns the folder
     read: Callable[[Path, bool], Images]  # (folder, train?) → one half
     standardize: bool = True  # by the channels' mean and standard deviation
+    files: ImageFiles | None = None  # where it consists of image files
 
 
 def dataset(name: str, data_dir: Path, options: DataOptions | None = None) -> Dataset:
@@ -79,20 +120,28 @@ def dataset(name: str, data_dir: Path, options: DataOptions | None = None) -> Da
         return Dataset(name, folder, partial(fetch, folder), partial(_read_cifar, kind, size))
     if kind == "tiny-imagenet":
         fetch = folders.check_folder if own else folders.fetch_tiny
-        read = partial(_read_files, folders.list_tiny, data_dir, options)
-        return Dataset(name, folder, partial(fetch, folder), read)
+        files = ImageFiles(folder, folders.list_tiny, data_dir, options, SHAPES[kind].size)
+        return Dataset(name, folder, partial(fetch, folder), files.read, files=files)
     if kind == "imagenet" or (kind == "folder" and own):
-        read = partial(_read_files, folders.list_folder, data_dir, options)
-        return Dataset(name, folder, partial(folders.check_folder, folder), read)
+        usual = SHAPES[kind].size if kind in SHAPES else None
+        files = ImageFiles(folder, folders.list_folder, data_dir, options, usual)
+        check = partial(folders.check_folder, folder)
+        return Dataset(name, folder, check, files.read, files=files)
     if kind == "fake":
         read = partial(_read_fake, text, size)
         return Dataset(name, data_dir, lambda: data_dir, read)
     raise InputError(f"unknown data set '{name}'{nearest(name, KINDS)}")
 
 
-def shape_of(name: str, options: DataOptions) -> ImageShape | None:
-    """The shape of a published set's images; None where they must be read to know it."""
+def shape_of(name: str, data_dir: Path, options: DataOptions) -> ImageShape | None:
+    """The shape of a set's images, if it is published or a folder; None where it must be read.
+
+    Raises DataError for a folder that is none.
+    """
     shape = SHAPES.get(name)
+    if shape is None and (files := dataset(name, data_dir, options).files) is not None:
+        folders.check_folder(files.folder)
+        shape = files.shape()
     if shape is None or options.image_size is None:
         return shape
     return ImageShape(shape.channels, options.image_size, shape.classes)
@@ -131,24 +180,6 @@ def _read_cifar(kind: str, size: int | None, folder: Path, train: bool) -> Image
 
 def _read_fake(text: str, size: int | None, _: Path, train: bool) -> Images:
     return _sized(fake.make(text, train), size)
-
-
-def _read_files(
-    list_files: Callable[[Path, bool], Listing],
-    data_dir: Path,
-    options: DataOptions,
-    folder: Path,
-    train: bool,
-) -> Images:
-    try:
-        listing = list_files(folder, train)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error
-    order = split_order if train else None
-    decoding = Decoding(options.image_size, options.skip_broken, order, validation_count)
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    name = f"{folder.name}-{place}-{'train' if train else 'test'}"
-    return decoded(listing, decoding, data_dir / "datasets" / "decoded", name)
 
 
 def _sized(found: Images, size: int | None) -> Images:

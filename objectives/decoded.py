@@ -7,11 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from models.errors import first_line
 from objectives.errors import DataError
@@ -24,13 +27,16 @@ LARGEST_OWN_SIZE = 256  # pixels: square images up to this size are taken as the
 USUAL_SIZE = 224
 NAMED = 3  # broken files told by name
 SPARE_BYTES = 1 << 28  # of the disk, left free
+LOOKED_AT = 100  # images, for one that can be read
+# What Pillow raises for files that are no images, or too large to be meant.
+BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How files are decoded."""
 
-    size: int | None  # pixels along each side; None: that of the first image, or 224
+    size: int  # pixels along each side
     skip_broken: bool
     order: Callable[[int], torch.Tensor] | None = None  # in which N images are stored
     validation: Callable[[int], int] = lambda _: 0  # how many of N come first, and validate
@@ -42,50 +48,52 @@ def decoded(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Ima
     Larger ones are scaled down until the shorter side fits, then cut at the centre. Raises
     DataError naming the files that are broken, or the space that is missing.
     """
-    if not listing.files:
-        raise DataError(f"{listing.root} has no images")
-    size = decoding.size or _own_size(listing)
-    key = _key(listing, decoding, size)
-    folder = cache / f"{name}-{size}" / key
     try:
-        if not (folder / "about.json").is_file():
+        folder = cached_at(listing, decoding, cache, name)
+        for _ in range(2):
+            with suppress(FileNotFoundError):  # or another process has just replaced it
+                return _open(folder)
             from filelock import FileLock  # as in fetching
 
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / "decoding.lock"):
                 if not (folder / "about.json").is_file():
-                    _decode(listing, decoding, size, folder)
+                    _decode(listing, decoding, folder)
         return _open(folder)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"cannot keep decoded images in {folder.parent} ({reason})") from error
 
 
-def _own_size(listing: Listing) -> int:
-    from PIL import Image
+def cached_at(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Path:
+    """The folder below `cache` in which the listed images are, or will be, once decoded.
 
-    path = next(listing.paths())
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (OSError, ValueError):
-        return USUAL_SIZE
-    return width if width == height <= LARGEST_OWN_SIZE else USUAL_SIZE
-
-
-def _key(listing: Listing, decoding: Decoding, size: int) -> str:
-    """A name for what is decoded: it changes with any file, and with how it is decoded."""
-    digest = hashlib.sha256(repr((FORMAT, size, decoding.skip_broken, listing.classes)).encode())
+    Its name changes with any file, and with how they are decoded.
+    """
+    size, skip = decoding.size, decoding.skip_broken
+    digest = hashlib.sha256(repr((FORMAT, size, skip, listing.classes)).encode())
     for path, file, label in zip(listing.paths(), listing.files, listing.labels, strict=True):
         status = path.stat()
-        digest.update(f"{file}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:24]
+        digest.update(os.fsencode(file))
+        digest.update(f"\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    kind = f"{name}-{size}{'-readable' if skip else ''}"
+    return cache / kind / digest.hexdigest()[:24]
 
 
-def _decode(listing: Listing, decoding: Decoding, size: int, folder: Path) -> None:
+def own_size(listing: Listing) -> int:
+    """Pixels along each side of the first readable image, if it is a small square; else 224."""
+    for path in islice(listing.paths(), LOOKED_AT):
+        with suppress(*BROKEN), Image.open(path) as image:
+            width, height = image.size
+            return width if width == height <= LARGEST_OWN_SIZE else USUAL_SIZE
+    return USUAL_SIZE
+
+
+def _decode(listing: Listing, decoding: Decoding, folder: Path) -> None:
     """Write the cache under another name, then give it its own; older ones go."""
     for left_over in folder.parent.glob("part-*"):  # of a process that was killed
         shutil.rmtree(left_over)
+    size = decoding.size
     need = len(listing.files) * CHANNELS * size * size
     free = shutil.disk_usage(folder.parent).free
     if need + SPARE_BYTES > free:
@@ -96,7 +104,7 @@ def _decode(listing: Listing, decoding: Decoding, size: int, folder: Path) -> No
         )
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
     try:
-        _write(listing, decoding, size, part)
+        _write(listing, decoding, part)
         for older in folder.parent.iterdir():
             if older.is_dir() and older != part:
                 shutil.rmtree(older, ignore_errors=True)
@@ -106,8 +114,8 @@ def _decode(listing: Listing, decoding: Decoding, size: int, folder: Path) -> No
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write(listing: Listing, decoding: Decoding, size: int, part: Path) -> None:
-    paths = list(listing.paths())
+def _write(listing: Listing, decoding: Decoding, part: Path) -> None:
+    size, paths = decoding.size, list(listing.paths())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = list(pool.map(_check, paths)) if decoding.skip_broken else []
     broken = [number for number, fault in enumerate(read) if fault]
@@ -117,13 +125,15 @@ def _write(listing: Listing, decoding: Decoding, size: int, part: Path) -> None:
     order = kept if decoding.order is None else kept[decoding.order(len(kept)).numpy()]
     shape = (len(order), CHANNELS, size, size)
     images = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, shape)
+    with (part / "images.npy").open("r+b") as file:  # a full disk is an error now, not a signal
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
     def store(place: int) -> tuple[bytes, str]:
         path = paths[order[place]]
         try:
             images[place] = _pixels(path, size)
             return hashlib.sha256(path.read_bytes()).digest(), ""
-        except (OSError, ValueError, SyntaxError) as error:
+        except BROKEN as error:
             return b"", f"{path} ({first_line(str(error))})"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -155,15 +165,13 @@ def _write(listing: Listing, decoding: Decoding, size: int, part: Path) -> None:
 def _check(path: Path) -> str:
     try:
         _pixels(path, 8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         return first_line(str(error)) or "broken"
     return ""
 
 
 def _pixels(path: Path, size: int) -> np.ndarray:
     """The image (3, size, size) in RGB."""
-    from PIL import Image, ImageOps
-
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     if rgb.size != (size, size):

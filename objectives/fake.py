@@ -6,7 +6,7 @@ from models.errors import InputError
 from objectives.images import Images
 
 DEFAULT = (1_200, 3, 32, 10)  # images, channels, size, classes
-MOST_BYTES = 1 << 32
+MOST = 1 << 30  # pixels
 _NOISE = 40.0  # standard deviation, of 255
 
 
@@ -34,6 +34,8 @@ def _parse(text: str) -> tuple[int, int, int, int]:
         images, channels, size, classes = (int(part) for part in text.split("x"))
     except ValueError:
         raise InputError(f"fake:{text} must be fake:IMAGESxCHANNELSxSIZExCLASSES") from None
-    if min(images, channels, size, classes) < 1 or images * channels * size**2 > MOST_BYTES:
-        raise InputError(f"fake:{text} must be four numbers of at least 1, 4 GB in all at most")
+    if min(images, channels, size, classes) < 1 or max(images, classes) * channels * size**2 > MOST:
+        raise InputError(
+            f"fake:{text} must be four numbers of at least 1, a billion pixels in all at most"
+        )
     return images, channels, size, classes

@@ -24,7 +24,7 @@ def feed(split: Split, order: Iterable[Selection]) -> Iterator[Batch]:
             yield split.pixels(split.images[selection]), split.labels[selection]
         return
     for images, labels in _ahead(split, iter(order)):
-        yield split.pixels(images.to(split.device, non_blocking=True)), labels
+        yield split.pixels(images), labels
 
 
 def _ahead(split: Split, order: Iterator[Selection]) -> Iterator[Batch]:
@@ -42,7 +42,8 @@ def _gather(split: Split, selection: Selection) -> Batch:
     images, labels = split.images[selection], split.labels[selection]
     if split.device.type == "cuda":
         images, labels = images.pin_memory(), labels.pin_memory()
-    return images, labels.to(split.device, non_blocking=True)
+    device = split.device
+    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def in_order(count: int, batch_size: int) -> Iterator[slice]:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
+import urllib.error
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ _FETCH_ERRORS = (
     KeyError,
     ValueError,
     http.client.HTTPException,
+    urllib.error.URLError,
     subprocess.SubprocessError,
     tarfile.TarError,
     zipfile.BadZipFile,

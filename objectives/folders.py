@@ -109,10 +109,14 @@ def _missing(root: Path, train: bool) -> Path:
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir())
+    names = sorted(child.name for child in folder.iterdir() if _is_class(child))
     if not names:
         raise DataError(f"{folder} has no folders of classes; put a folder for each class there")
     return names
+
+
+def _is_class(child: Path) -> bool:
+    return child.is_dir() and not child.name.startswith(".")
 
 
 def _listed(folder: Path, index: Mapping[str, int], classes: int) -> Listing:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CPU = torch.device("cpu")
-_AT_ONCE = 4_096  # images handled in one piece where memory matters
+_AT_ONCE = 512  # images handled in one piece where memory matters
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     """`images` (N, channels, h, w) at `size` pixels along each side, interpolated; None: as is."""
     if size is None or images.shape[-2:] == (size, size):
         return images
-    pieces = [
-        F.interpolate(piece.float(), (size, size), mode="bilinear", antialias=True)
-        for piece in images.split(_AT_ONCE)
-    ]
-    return torch.cat([piece.round_().clamp_(0, 255).to(torch.uint8) for piece in pieces])
+    done = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
+    for piece, place in zip(images.split(_AT_ONCE), done.split(_AT_ONCE), strict=True):
+        large = F.interpolate(piece.float(), (size, size), mode="bilinear", antialias=True)
+        place.copy_(large.round_().clamp_(0, 255))
+    return done

@@ -1,6 +1,5 @@
 """The model that a run begins with: random, from trained weights, or converted from them."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from models.grammar import TIMM
 from models.registry import Variant, variant
 from models.surgery import add_weight_norm
 from models.switches import ImageShape, Switches
-from models.weights import fit_weights, fitted, read_weights
+from models.weights import fit_weights, fitted, read_weights, weights_checksum
 from objectives.data import SearchData
 from objectives.recipe import InitialWeights, TrainConfig
 
@@ -29,8 +28,7 @@ def initial_model(config: TrainConfig, data: SearchData) -> nn.Module:
     initial = config.initial
     if initial is None:
         return chosen.build(data.shape, config.switches).to(device)
-    check_weights(initial)
-    state = read_weights(initial.source)
+    state = read_initial(initial)
     model = _target(initial, chosen, data.shape, config.switches, state)
     fit_weights(model, state, _called(initial, chosen), initial.new_head)
     if initial.convert:
@@ -41,48 +39,45 @@ def initial_model(config: TrainConfig, data: SearchData) -> nn.Module:
     return model.to(device)
 
 
-def initial_weights(source: str, chosen: Variant, convert_: bool, new_head: bool) -> InitialWeights:
-    """The weights that `source` names, checked to be there; `timm` means the backbone's own.
+def initial_weights(
+    source: str, chosen: Variant, convert_: bool, new_head: bool
+) -> tuple[InitialWeights, dict[str, Tensor]]:
+    """The weights that `source` names, read; `timm` means the backbone's own.
 
     Raises InputError.
     """
     if source == TIMM.removesuffix(":"):
-        name = chosen.timm_name
-        if not name:
+        if not chosen.timm_name:
             raise InputError(f"timm has no weights of {chosen.parts.backbone}; give a file")
-        source = f"{TIMM}{name}"
-    if source.startswith(TIMM):
-        return InitialWeights(source, None, convert_, new_head)
-    path = Path(source).expanduser().absolute()
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; give a file of weights, or timm:NAME")
-    return InitialWeights(str(path), _checksum(path), convert_, new_head)
+        source = f"{TIMM}{chosen.timm_name}"
+    if not source.startswith(TIMM):
+        source = str(Path(source).expanduser().absolute())
+    state = read_weights(source)
+    return InitialWeights(source, weights_checksum(state), convert_, new_head), state
 
 
 def check_fit(
-    initial: InitialWeights, chosen: Variant, image: ImageShape, switches: Switches
+    initial: InitialWeights,
+    state: Mapping[str, Tensor],
+    chosen: Variant,
+    image: ImageShape,
+    switches: Switches,
 ) -> None:
     """Raise InputError where the weights are not of that model, before anything is begun."""
-    state = read_weights(initial.source)
     with torch.device("meta"):
         model = _target(initial, chosen, image, switches, state)
     fitted(model, state, _called(initial, chosen), initial.new_head)
 
 
-def check_weights(initial: InitialWeights) -> None:
-    """Raise InputError where the file is not, or no longer, the one that was meant."""
-    if initial.checksum is None:
-        return
-    path = Path(initial.source)
-    if not path.is_file():
-        raise InputError(f"the study begins with the weights in {path}; put that file there")
-    if _checksum(path) != initial.checksum:
-        raise InputError(f"{path} is not the file that the study was begun with; put that there")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def read_initial(initial: InitialWeights) -> dict[str, Tensor]:
+    """The weights, which are those that were meant; raises InputError where they are not here."""
+    state = read_weights(initial.source)
+    if initial.checksum is not None and weights_checksum(state) != initial.checksum:
+        raise InputError(
+            f"{initial.source} has not the weights that the study was begun with; "
+            "put the same file there"
+        )
+    return state
 
 
 def _target(

@@ -19,7 +19,7 @@ class InitialWeights:
     """Trained weights that a run begins with."""
 
     source: str  # a file, or timm:NAME
-    checksum: str | None = None  # of the file
+    checksum: str | None = None  # of the numbers; None: not known
     convert: bool = False  # they are a LayerNorm model's, to be made a BatchNorm one's
     new_head: bool = False  # the classifier starts anew
 
@@ -50,7 +50,7 @@ class TrainConfig:
 def recalibration_images(image_size: int) -> int:
     """How many training images recalibration takes, in one pass, for images of that size in pixels.
 
-    2,000 up to 64 pixels, 167 at 224: as many pixels, so that the pass fits where training does.
+    2,000 up to 64 pixels, 163 at 224: as many pixels, so that the pass fits where training does.
     """
     return min(RECALIBRATION_IMAGES, max(RECALIBRATION_PIXELS // image_size**2, 100))
 

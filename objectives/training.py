@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.norms import batch_norms, progressive_norms
+from models.unified_norm import unified_norms
 from objectives.batch_stats import recalibrated
 from objectives.card import Card, card_of
 from objectives.data import SearchData
@@ -133,6 +134,8 @@ def start(config: TrainConfig, data: SearchData, device: torch.device) -> Run:
     torch.manual_seed(config.seed)
     data = data.to(device)
     model = initial_model(config, data)
+    for norm in progressive_norms(model):
+        norm.set_progress(0.0)  # trained weights may come with the end of another run
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     return Run(config, data, device, model, optimizer, Segment.empty(device))
 
@@ -238,8 +241,9 @@ def _measure(run: Run, rung: int) -> RungMetrics:
     grad_norm = float(nn.utils.get_total_norm(gradients))
     run.optimizer.zero_grad(set_to_none=True)
     validation, batch_size = run.data.validation, run.config.evaluation_batch_size
-    # Without BN there are no statistics to choose between.
-    running = evaluate(run.model, validation, batch_size) if batch_norms(run.model) else None
+    # Without BN or UN there are no statistics to choose between.
+    averages = batch_norms(run.model) or unified_norms(run.model)
+    running = evaluate(run.model, validation, batch_size) if averages else None
     began_s = time.perf_counter()
     with recalibrated(run.model, _recalibration_pixels(run)):
         judged = evaluate(run.model, validation, batch_size)

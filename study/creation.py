@@ -27,8 +27,9 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
     chosen.check_buildable(data.shape, switches)
     initial = None
     if request.weights is not None:
-        initial = initial_weights(request.weights, chosen, request.convert, request.new_head)
-        check_fit(initial, chosen, data.shape, switches)
+        options = (chosen, request.convert, request.new_head)
+        initial, state = initial_weights(request.weights, *options)
+        check_fit(initial, state, chosen, data.shape, switches)
     return StudyIdentity(
         model=chosen.name,
         switches=asdict(switches),

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from models.errors import BnvitError, InputError
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import DataOptions, dataset
-from objectives.initial import check_weights
+from objectives.initial import read_initial
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
@@ -148,7 +148,7 @@ class Docket:
         runs = None if self.settings.is_tracking_off else runs_of(study)
         check_mlflow(study, runs, self.settings)
         if identity.initial is not None:
-            check_weights(identity.initial)
+            read_initial(identity.initial)
         data = self._load(study.study_name, identity)
         compare_versions(study)
         storage = WorkerStorage(self.store, study._study_id, identity.space.distributions())

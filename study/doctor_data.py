@@ -35,7 +35,7 @@ def _check(
         checksums[key] = _checksum(identity, settings.data_dir)
     here, told = checksums[key], f"{identity.model} on {identity.dataset}"
     if here is None:
-        told += "; the data are not fetched yet"
+        told += "; the data are not fetched and decoded yet"
     elif here == begun_with:
         told += "; the data are here"
     else:
@@ -45,10 +45,17 @@ def _check(
 
 
 def _checksum(identity: StudyIdentity, data_dir: Path) -> str | None:
-    """Of a data set's files; None, and no download, where they are not here."""
+    """Of a data set's files; None where they are yet to be fetched or decoded.
+
+    Raises DataError where files of somebody's own are missing.
+    """
     source = dataset(identity.dataset, data_dir, identity.data_options)
-    if not source.folder.is_dir():
+    is_own = ":" in identity.dataset or identity.dataset == "imagenet"
+    if is_own:
+        source.fetch()  # which only looks
+    elif not source.folder.is_dir():
         return None
-    if ":" not in identity.dataset:  # whose `fetch` may download
-        source = replace(source, fetch=lambda: source.folder)
+    if source.files is not None and not source.files.is_decoded():
+        return None
+    source = replace(source, fetch=lambda: source.folder)
     return load_search_data(source).checksum

@@ -106,6 +106,8 @@ class StudyIdentity:
             mine, theirs = getattr(self, name), getattr(other, name)
             if name in DERIVED and lines:
                 continue
+            if name == "weights" and self.weights_checksum == other.weights_checksum is not None:
+                continue  # the same, wherever they lie
             if name == "switches":
                 keys = sorted(
                     {key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)}

@@ -50,6 +50,8 @@ def export_model(
         model, told = done.model, replace(told, folded=True)
     stem = re.sub(r"[^\w.-]", "-", Path(target).stem)
     output = output or Path(f"{stem}{'-folded' if folded else ''}.{format_}")
+    if output.exists() and Path(target).exists() and output.samefile(target):
+        raise InputError(f"{output} would replace what is exported; give another with --output")
     with TemporaryDirectory() as folder:
         made = Path(folder) / f"model.{format_}"
         if format_ == "onnx":
@@ -158,6 +160,8 @@ def _write_onnx(model: nn.Module, told: Card, path: Path) -> float:
         )
     assert program is not None
     program.save(str(path))
+    if len(list(path.parent.iterdir())) > 1:  # torch has put the weights into a second one
+        raise InputError("the model is too large for one ONNX file; use --format safetensors")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     difference = 0.0
     for count in (1, TRIED_IMAGES):

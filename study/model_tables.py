@@ -74,8 +74,8 @@ class ModelView:
 
 
 def image_shape(dataset_name: str, options: DataOptions, settings: Settings) -> ImageShape:
-    """The shape of a data set's images; the published sets need not be here for it."""
-    known = shape_of(dataset_name, options)
+    """The shape of a data set's images; published sets need not be here for it."""
+    known = shape_of(dataset_name, settings.data_dir, options)
     if known is not None:
         return known
     return load_search_data(dataset(dataset_name, settings.data_dir, options)).shape

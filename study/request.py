@@ -90,6 +90,8 @@ class Request:
         if self.weights is None and (self.convert or self.new_head):
             option = "--convert" if self.convert else "--new-head"
             raise InputError(f"{option} is about trained weights; name them with --weights")
+        if self.convert:
+            variant(self.model).check_convertible()
         self.data_options  # noqa: B018  # which checks itself
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,29 @@ def data_dir() -> Iterator[Path]:
     """A data folder of the test's own."""
     with new_data_dir() as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def template_dir() -> Iterator[Path]:
+    """A data folder with a server and all tables in it, made once: that takes seconds."""
+    from study.mlflow_tracker import MlflowTracker
+    from study.settings import Settings
+    from study.storage import open_store
+
+    with new_data_dir() as folder:
+        settings = Settings(data_dir=folder, storage_url=None, mlflow_uri=None)
+        with open_store(settings) as store:
+            tracker = MlflowTracker(store.mlflow_url)
+            tracker.client.search_experiments()
+            tracker.disconnect()
+        yield folder
+
+
+@pytest.fixture
+def made_dir(template_dir: Path, data_dir: Path) -> Path:
+    """A data folder of the test's own, in which nothing need be made."""
+    subprocess.run(["cp", "-a", f"{template_dir}/.", str(data_dir)], check=True)
+    return data_dir
 
 
 @pytest.fixture

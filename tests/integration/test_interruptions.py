@@ -53,42 +53,42 @@ def assert_exactly(trials: int, data_dir: Path) -> None:
             assert len(set(steps)) == len(steps)
 
 
-def test_sigkill_in_mid_study_then_the_same_command_again(data_dir: Path) -> None:
+def test_sigkill_in_mid_study_then_the_same_command_again(made_dir: Path) -> None:
     command = f"{TINY_RUN} --trials 20 --epochs 2 --pruner none"
     for line in ("trial 1:", "trial 6:"):
-        process = start(command, data_dir)
+        process = start(command, made_dir)
         wait_for_line(process, line)
         process.kill()
         process.communicate()
-    code, out, err = finish(start(command, data_dir), timeout_s=240)
+    code, out, err = finish(start(command, made_dir), timeout_s=240)
     assert code == 0, err
     assert "20 trials: " in out
-    assert_exactly(20, data_dir)
-    again = finish(start(command, data_dir))
+    assert_exactly(20, made_dir)
+    again = finish(start(command, made_dir))
     assert again[0] == 0
     assert "all 20 trials have ended already" in again[1]
 
 
-def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(data_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 2 --epochs 12"
-    process = start(command, data_dir)
+def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(made_dir: Path) -> None:
+    command = f"{TINY_RUN} --trials 2 --epochs 8"
+    process = start(command, made_dir)
     wait_for_line(process, "trial 0: ")
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process, timeout_s=30)
     assert code == 130, err
     assert "waiting" in out
     assert "go on: " in out
-    seen = show(data_dir)
+    seen = show(made_dir)
     assert seen["trials"][0]["outcome"] == "waiting"
     assert seen["trials"][0]["rungs"]
-    code, out, err = finish(start(command, data_dir), timeout_s=240)
+    code, out, err = finish(start(command, made_dir), timeout_s=240)
     assert code == 0, err
     assert "goes on from" in err
-    assert_exactly(2, data_dir)
+    assert_exactly(2, made_dir)
 
 
-def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(data_dir: Path) -> None:
-    process = start(f"{TINY_RUN} --trials 2 --epochs 12", data_dir)
+def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(made_dir: Path) -> None:
+    process = start(f"{TINY_RUN} --trials 2 --epochs 8", made_dir)
     wait_for_line(process, "trial 0: ")
     (worker,) = [
         child
@@ -99,11 +99,11 @@ def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(data_dir: Path)
     code, _, err = finish(process, timeout_s=240)
     assert code == 0, err
     assert err.count("a worker was told to leave; another takes its place") == 1
-    assert_exactly(2, data_dir)
+    assert_exactly(2, made_dir)
 
 
-def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(data_dir: Path) -> None:
-    process = start(f"{TINY_RUN} --trials 2 --epochs 500", data_dir)
+def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(made_dir: Path) -> None:
+    process = start(f"{TINY_RUN} --trials 2 --epochs 500", made_dir)
     wait_for_line(process, "trial 0: ")
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)  # two at once would arrive as one
@@ -114,7 +114,7 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(data_dir: Path) -> None:
     alive = [
         found
         for found in psutil.process_iter(["cmdline", "status"])
-        if str(data_dir) in " ".join(found.info["cmdline"] or [])
+        if str(made_dir) in " ".join(found.info["cmdline"] or [])
         and found.info["status"] != psutil.STATUS_ZOMBIE
     ]
     assert alive == []

@@ -104,10 +104,10 @@ def test_a_converted_model_trains() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("norm", ["rms", "dyt", "derf", "ln"])
+@pytest.mark.parametrize("norm", ["rms", "dyt_ffnbn", "derf_wn", "ln"])
 def test_norms_of_another_kind_are_refused(norm: str) -> None:
     chosen = variant(f"deit_tiny_{norm}")
-    with pytest.raises(InputError, match="--convert makes BatchNorms of LayerNorms, and deit_tiny"):
+    with pytest.raises(InputError, match="makes BatchNorms of LayerNorms, which deit_tiny"):
         convert(small("deit_tiny"), chosen.parts, small_switches(chosen), images())
 
 

@@ -139,6 +139,24 @@ def test_the_gradient_of_un_averages_what_it_takes_away(tokens: Tensor) -> None:
     torch.testing.assert_close(norm.bias.grad, slope.reshape(-1, 3).sum(dim=0))
 
 
+def test_the_gradients_of_un_are_compensated_once_it_has_settled(tokens: Tensor) -> None:
+    norm = unified(0)
+    norm.steps.fill_(2_000)
+    norm.moments.copy_(second_moment(tokens).expand(WINDOW, 3))
+    norm.running_moment.copy_(second_moment(tokens) / 4)
+    given = tokens.clone().requires_grad_()
+    torch.manual_seed(1)
+    slope = torch.randn_like(tokens)
+    (norm(given) * slope).sum().backward()
+    ratio = ((second_moment(tokens) + 1e-5) / (second_moment(tokens) / 4 + 1e-5)).sqrt()
+    scale = (second_moment(tokens) + 1e-5).rsqrt()
+    z = tokens * scale
+    torch.testing.assert_close(norm.weight.grad, (ratio * slope * z).reshape(-1, 3).sum(dim=0))
+    own = (ratio * slope * z).reshape(-1, 3).mean(dim=0)
+    along = 0.1 * own / WINDOW  # the other steps of the window had none
+    torch.testing.assert_close(given.grad, (ratio * slope - along * z) * scale)
+
+
 def test_un_trains_though_batches_jump(tokens: Tensor) -> None:
     norm = unified(10)
     torch.manual_seed(2)

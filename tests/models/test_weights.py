@@ -12,7 +12,7 @@ from torch import nn
 from models.errors import InputError
 from models.switches import ImageShape
 from models.weights import fit_weights, read_weights
-from tests.models.zoo import images, small
+from tests.models.zoo import IMAGE, images, small
 
 WIDE = ImageShape(channels=3, size=64, classes=10)
 
@@ -55,6 +55,7 @@ def test_a_file_that_would_run_code_is_refused_and_not_run(
         ("cut.pth", b"PK\x03\x04 not a whole archive", "cannot be read as weights"),
         ("cut.safetensors", b"\xff\xff\xff\xff", "cannot be read as weights"),
         ("empty.pth", b"", "cannot be read as weights"),
+        ("text.pth", b"epoch 1, loss 0.5", "cannot be read as weights"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -65,6 +66,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, me
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(1)}, tmp_path / "numbers.pth")
+    with pytest.raises(InputError, match="holds no weights by name"):
+        read_weights(str(tmp_path / "numbers.pth"))
     torch.save({"epoch": 3, "loss": [0.5]}, tmp_path / "no.pth")
     with pytest.raises(InputError, match="holds no weights by name"):
         read_weights(str(tmp_path / "no.pth"))
@@ -112,6 +116,25 @@ def test_swins_relative_positions_are_resampled() -> None:
     assert torch.isfinite(wider(images(2, WIDE))).all()
 
 
+@pytest.mark.parametrize("name", ["deit_tiny", "cait_xxs24", "swin_tiny"])
+def test_the_patch_embedding_is_resampled(name: str) -> None:
+    trained, finer = small(name, patch_size=8), small(name, patch_size=4)
+    if name == "swin_tiny":
+        trained = small(name, patch_size=8, window_size=4)
+        finer = small(name, patch_size=4, window_size=4)
+    fit_weights(finer, trained.state_dict(), name)
+    assert torch.isfinite(finer(images(2))).all()
+
+
+def test_sine_positions_stay_what_they_are() -> None:
+    trained, wider = (small("vit", i, patch_size=8, pos_emb="pe1d") for i in (IMAGE, WIDE))
+    positions = wider.state_dict()["pos_embedding"].clone()
+    fit_weights(wider, trained.state_dict(), "vit")
+    assert torch.equal(wider.state_dict()["pos_embedding"], positions)
+    learned = small("vit", patch_size=8).state_dict()
+    assert "have learned positions" in refusal(small("vit", patch_size=8, pos_emb="pe1d"), learned)
+
+
 def refusal(model: nn.Module, state: dict[str, torch.Tensor], **options: bool) -> str:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(InputError) as refused:
@@ -128,6 +151,8 @@ def test_another_architecture_is_refused_by_what_differs() -> None:
     assert " more" in message
     message = refusal(small("deit_tiny"), small("deit_tiny", depth="3").state_dict())
     assert "they have besides blocks.2.norm1.weight, " in message
+    message = refusal(small("swin_tiny"), small("swin_tiny", depth="2,1,2,1").state_dict())
+    assert "they have besides layers.0.blocks.1." in message
     message = refusal(small("deit_tiny"), small("cait_xxs24").state_dict())
     assert "they have besides" in message
 

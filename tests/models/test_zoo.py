@@ -138,8 +138,15 @@ def test_the_patch_follows_from_the_images(name: str, size: int, patch: int) -> 
     assert variant(name).resolved(None, ImageShape(3, size, 10)).patch_size == patch
 
 
+@pytest.mark.parametrize(("name", "size"), [("deit_tiny", 31), ("swin_tiny", 127), ("vit", 29)])
+def test_images_that_no_patch_divides_are_refused(name: str, size: int) -> None:
+    with pytest.raises(InputError, match=f"divides the image size {size}; choose another"):
+        variant(name).resolved(None, ImageShape(3, size, 10))
+
+
 @pytest.mark.parametrize(
-    ("size", "window"), [(224, 7), (384, 12), (256, 8), (64, 8), (32, 8), (28, 7)]
+    ("size", "window"),
+    [(100, 7), (300, 7), (224, 7), (384, 12), (256, 8), (64, 8), (32, 8), (28, 7)],
 )
 def test_windows_tile_the_patches_as_published(size: int, window: int) -> None:
     switches = variant("swin_tiny").resolved(None, ImageShape(3, size, 10))
@@ -160,6 +167,8 @@ def test_windows_tile_the_patches_as_published(size: int, window: int) -> None:
         ("timm:vit_tiny_patch16_224", {"window_size": 7}, "window_size cannot be set on timm:"),
         ("timm:vit_tiny_patch16_224", {"patch_size": 7}, "patch_size=7 does not divide"),
         ("timm:vit_small_patch14_dinov2", {}, "patch_size=14 does not divide the image size 32"),
+        ("deit_tiny", {"depth": ""}, "depth= must be at least 1"),
+        ("timm:test_vit4", {"patch_size": 8}, "is a RmsNorm; norms are chosen in place of"),
         ("timm:resnet18", {}, "a ResNet is no transformer that the switches apply to"),
         ("timm:eva02_tiny_patch14_224", {}, "is no transformer that the switches apply to"),
         ("timm:vit_small_patch16_dinov3_qkvb", {}, "no transformer that the switches apply to"),
@@ -169,7 +178,7 @@ def test_a_switch_that_does_not_apply_is_refused_with_the_reason(
     name: str, switches: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError) as refused:
-        variant(name).build(ImageShape(3, 32, 10), ZooSwitches(**switches))
+        variant(f"{name}_bn").build(ImageShape(3, 32, 10), ZooSwitches(**switches))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 

@@ -6,6 +6,7 @@ import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_a_batch_that_would_run_code_is_refused_and_not_run(
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "counts", "keys"])
+@pytest.mark.parametrize("damage", ["cut", "missing", "counts", "keys", "flipped"])
 def test_a_damaged_batch_is_named(tmp_path: Path, damage: str) -> None:
     batches = cifar_batches("cifar10", 4)
     if damage == "missing":
@@ -103,6 +104,10 @@ def test_a_damaged_batch_is_named(tmp_path: Path, damage: str) -> None:
     archive = cifar_archive(tmp_path, "cifar10", batches)
     if damage == "cut":
         archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    if damage == "flipped":
+        content = bytearray(archive.read_bytes())
+        content[60:400] = bytes(340)
+        archive.write_bytes(content)
     with pytest.raises(DataError, match=r"data_batch_\d") as refused:
         cifar.read("cifar10", tmp_path, train=True)
     assert "\n" not in str(refused.value)
@@ -117,7 +122,7 @@ def test_a_download_that_fails_says_what_to_put_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: Any, **__: Any) -> None:
-        raise RuntimeError("the mirror\nis down")
+        raise URLError("the mirror\nis down")
 
     monkeypatch.setattr(torchvision_datasets(), "CIFAR10", down)
     with pytest.raises(DataError) as refused:
@@ -125,7 +130,7 @@ def test_a_download_that_fails_says_what_to_put_where(
     folder = tmp_path / "datasets" / "cifar10"
     assert str(refused.value) == (
         f"CIFAR-10 could not be fetched; put cifar-10-python.tar.gz into {folder} yourself. "
-        "Tried torchvision's mirror: the mirror is down"
+        "Tried torchvision's mirror: <urlopen error the mirror is down>"
     )
 
 

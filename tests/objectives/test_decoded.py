@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from models.switches import ImageShape
 from objectives import decoded as module
 from objectives.data import load_search_data, load_test
-from objectives.datasets import DataOptions, Dataset, dataset
+from objectives.datasets import DataOptions, Dataset, dataset, shape_of
 from objectives.errors import DataError
 from objectives.images import Images
 from tests.objectives.made_images import image_folder, pixels, save_image, tiny_imagenet
@@ -89,6 +90,47 @@ def test_two_sizes_live_side_by_side(root: Path, tmp_path: Path) -> None:
     assert read(root, tmp_path).images.shape[-1] == 20
     caches = list((tmp_path / "datasets" / "decoded").glob("*train*/*/about.json"))
     assert len(caches) == 2
+
+
+def test_both_halves_have_the_size_of_the_first_readable_training_image(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "set")
+    (root / "train" / "class-0" / "0.png").write_bytes(b"broken")
+    save_image(root / "val" / "class-0" / "0.png", 0, 0, 30, 70)
+    assert read(root, tmp_path, skip=True).images.shape[-1] == 20
+    assert read(root, tmp_path, train=False).images.shape[-1] == 20
+
+
+def test_with_and_without_broken_images_live_side_by_side(root: Path, tmp_path: Path) -> None:
+    BREAKAGES["cut"](root / "train" / "class-0" / "1.png")
+    read(root, tmp_path, skip=True)
+    (root / "train" / "class-0" / "1.png").unlink()
+    read(root, tmp_path)
+    read(root, tmp_path, skip=True)
+    caches = list((tmp_path / "datasets" / "decoded").glob("*train*/*/about.json"))
+    assert len(caches) == 2
+
+
+def test_two_processes_decode_once(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DECODE, str(root), str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0].count("decoding") for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(said) == [0, 48]
+
+
+def test_the_shape_is_known_without_decoding(root: Path, tmp_path: Path) -> None:
+    shape = shape_of(f"folder:{root}", tmp_path, DataOptions())
+    assert shape == ImageShape(channels=3, size=20, classes=3)
+    assert not (tmp_path / "datasets").exists()
+    assert shape_of("imagenet", tmp_path, DataOptions(64)) == ImageShape(3, 64, 1000)
+
+
+def test_an_image_that_is_too_large_to_be_meant_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
+    with pytest.raises(DataError, match=r"broken images: .*decompression bomb"):
+        read(root, tmp_path)
 
 
 def test_the_checksum_is_of_contents_not_of_places_or_times(root: Path, tmp_path: Path) -> None:

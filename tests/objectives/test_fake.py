@@ -27,7 +27,9 @@ def test_the_other_half_has_other_images_of_the_same_patterns() -> None:
     assert not torch.equal(train.images[:50], test.images)
 
 
-@pytest.mark.parametrize("text", ["x", "10x3x8", "0x3x8x5", "axbxcxd", "99999999x3x999x5"])
+@pytest.mark.parametrize(
+    "text", ["x", "10x3x8", "0x3x8x5", "axbxcxd", "99999999x3x999x5", "12x3x32x1000000000"]
+)
 def test_what_makes_no_images_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=f"fake:{text} must be"):
         fake.make(text, train=True)

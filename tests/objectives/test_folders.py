@@ -23,6 +23,7 @@ def refusal(name: str, root: Path, train: bool = True) -> str:
 def test_an_image_folder_is_listed_by_class(tmp_path: Path) -> None:
     root = image_folder(tmp_path, per_class=4)
     (root / "train" / "class-0" / "notes.txt").write_text("no image")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
     save_image(root / "train" / "class-1" / "deeper" / "more.JPG", 1, 9, 20)
     listing = list_folder(root, train=True)
     assert (len(listing.files), listing.classes) == (13, 3)

@@ -31,9 +31,8 @@ def trained(subset: SearchData, tmp_path: Path) -> Path:
 
 def begun(subset: SearchData, model: str, path: Path, **options: Any) -> Run:
     """A run of `model` with those weights, at its beginning."""
-    initial = initial_weights(
-        str(path), variant(model), **{"convert_": False, "new_head": False} | options
-    )
+    told = {"convert_": False, "new_head": False} | options
+    initial, _ = initial_weights(str(path), variant(model), **told)
     return start(replace(CONFIG, model=model, initial=initial), subset, CPU)
 
 
@@ -78,36 +77,53 @@ def test_a_run_with_a_new_head_keeps_the_rest(subset: SearchData, trained: Path)
 
 
 def test_a_file_that_changed_is_refused(subset: SearchData, trained: Path) -> None:
-    initial = initial_weights(str(trained), variant("vit"), convert_=False, new_head=False)
+    initial, _ = initial_weights(str(trained), variant("vit"), convert_=False, new_head=False)
     config: TrainConfig = replace(CONFIG, model="vit", initial=initial)
-    torch.save({}, trained)
-    with pytest.raises(InputError, match="is not the file that the study was begun with"):
+    moved = trained.rename(trained.with_name("elsewhere.pth"))
+    with pytest.raises(InputError, match="there is no file"):
         start(config, subset, CPU)
-    trained.unlink()
-    with pytest.raises(InputError, match="put that file there"):
+    state = torch.load(moved)
+    state["mlp_head.bias"][0] += 1e-3
+    torch.save(state, trained)
+    with pytest.raises(InputError, match="has not the weights that the study was begun with"):
         start(config, subset, CPU)
+
+
+def test_the_checksum_is_of_the_numbers_whatever_holds_them(trained: Path) -> None:
+    wrapped = trained.with_name("wrapped.pth")
+    torch.save({"model": torch.load(trained), "epoch": 3}, wrapped)
+    checksums = {
+        initial_weights(str(path), variant("vit"), convert_=False, new_head=False)[0].checksum
+        for path in (trained, wrapped)
+    }
+    assert len(checksums) == 1
 
 
 def test_weights_are_checked_before_anything_begins(subset: SearchData, trained: Path) -> None:
-    chosen = variant("vit_bn")
+    chosen, state = variant("vit_bn"), torch.load(trained)
     switches = chosen.resolved(TINY, subset.shape)
-    check_fit(InitialWeights(str(trained), convert=True), chosen, subset.shape, switches)
+    check_fit(InitialWeights("f", convert=True), state, chosen, subset.shape, switches)
     with pytest.raises(InputError, match="--convert makes a BatchNorm model"):
-        check_fit(InitialWeights(str(trained)), chosen, subset.shape, switches)
+        check_fit(InitialWeights("f"), state, chosen, subset.shape, switches)
     other = replace(TINY, depth=3)
     with pytest.raises(InputError, match="not of the LayerNorm twin of vit_bn"):
-        check_fit(InitialWeights(str(trained), convert=True), chosen, subset.shape, other)
+        check_fit(InitialWeights("f", convert=True), state, chosen, subset.shape, other)
 
 
-def test_timm_alone_means_the_backbones_own_weights() -> None:
-    def named(model: str) -> str:
-        return initial_weights("timm", variant(model), convert_=False, new_head=False).source
+def test_timm_alone_means_the_backbones_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
 
-    assert named("deit_tiny_bn") == "timm:deit_tiny_patch16_224"
-    assert named("timm:vit_tiny_patch16_224_bn") == "timm:vit_tiny_patch16_224"
+    def read(source: str) -> dict[str, torch.Tensor]:
+        asked.append(source)
+        return {"w": torch.ones(1)}
+
+    monkeypatch.setattr("objectives.initial.read_weights", read)
+    for model in ("deit_tiny_bn", "timm:vit_tiny_patch16_224_bn"):
+        initial_weights("timm", variant(model), convert_=False, new_head=False)
+    assert asked == ["timm:deit_tiny_patch16_224", "timm:vit_tiny_patch16_224"]
     for model in ("deit_large", "vitbn"):
         with pytest.raises(InputError, match=r"timm has no weights of .*; give a file"):
-            named(model)
+            initial_weights("timm", variant(model), convert_=False, new_head=False)
 
 
 def test_the_conversion_is_the_same_every_time(subset: SearchData, trained: Path) -> None:
@@ -138,3 +154,12 @@ def test_an_interrupted_run_goes_on_with_its_lambda(subset: SearchData) -> None:
     second = new_run(subset, model="vit_prepbn")
     second.load_state_dict(first.state_dict())
     assert [untimed(metrics) for metrics in rungs([*second.curve, *train(second)])] == expected
+
+
+def test_prepbn_from_trained_prepbn_begins_anew(subset: SearchData, tmp_path: Path) -> None:
+    run = new_run(subset, model="vit_prepbn")
+    list(train(run))
+    assert all(norm.is_merged for norm in progressive_norms(run.model))
+    torch.save(run.model.state_dict(), tmp_path / "prepbn.pth")
+    again = begun(subset, "vit_prepbn", tmp_path / "prepbn.pth")
+    assert [float(norm.lam) for norm in progressive_norms(again.model)] == [1.0] * 7

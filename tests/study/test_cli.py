@@ -32,6 +32,14 @@ def bnvit(
 
 
 @pytest.fixture
+def made_bnvit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], made_dir: Path
+) -> "Command":
+    """The command on a data folder of its own, in which tables need not be made."""
+    return Command(monkeypatch, capsys, made_dir)
+
+
+@pytest.fixture
 def shared_bnvit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -197,6 +205,9 @@ def test_every_model_is_listed(shared_bnvit: Command, monkeypatch: pytest.Monkey
         ("run --model timm:vit_tiny_patch16_224 {data}", "patch_size=16 does not divide the"),
         ("run --model timm:resnet18 {data}", "a ResNet is no transformer that the switches"),
         ("run --model deit_tiny_bn --batch-size 1:3", "BatchNorm needs two images"),
+        ("run --model deit_tiny --convert --weights x", "LayerNorms, which deit_tiny has not"),
+        ("run --model vitbn --convert --weights x", "vitbn is put together otherwise than its"),
+        ("models deit_tiny_bn --set un_warm_up=9", "deit_tiny_bn has no Unified Norm"),
         ("run --model deit_tiny --convert", "--convert is about trained weights; name them"),
         ("run --model deit_tiny --new-head", "--new-head is about trained weights"),
         ("run --model deit_large --weights timm {data}", "timm has no weights of deit_large"),
@@ -334,7 +345,8 @@ def test_debug_shows_the_trace_wherever_it_stands(
         entry.main()
 
 
-def test_a_study_from_the_command_line(bnvit: Command) -> None:
+def test_a_study_from_the_command_line(made_bnvit: Command) -> None:
+    bnvit = made_bnvit  # whose server is stopped and started by each command
     command = f"run --model vitbn --trials 3 --dataset {shlex.quote(SUBSET)} {SMALL}"
     code, out, err = bnvit(command)
     assert (code, err) == (0, "")

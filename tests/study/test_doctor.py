@@ -183,7 +183,9 @@ def test_a_clock_that_is_off_is_named(
     [
         ({"data_checksum": "another"}, "the data here differ: checksum"),
         ({"dataset": "idx:{empty}"}, "no train-images-idx3-ubyte"),
-        ({"dataset": "idx:/nowhere"}, ""),
+        ({"dataset": "idx:/nowhere"}, "there is no folder /nowhere"),
+        ({"dataset": "imagenet"}, "there is no folder"),
+        ({"dataset": "tiny-imagenet"}, ""),
         ({"dataset": "mnist"}, ""),
         ({"dataset": "cifar"}, "unknown data set 'cifar'"),
         ({"schema_version": 77}, "written by another version"),

@@ -178,6 +178,27 @@ def test_weights_that_do_not_say_of_which_model_are_refused(
         export_model(str(path), "onnx", False, None, settings)
 
 
+def test_an_export_does_not_replace_its_source(
+    settings: Settings, subset: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = new_run(subset)
+    card.save(Path("in.safetensors"), run.weights(), run.card)
+    before = Path("in.safetensors").read_bytes()
+    with pytest.raises(InputError, match="would replace what is exported"):
+        export_model("in.safetensors", "safetensors", False, None, settings)
+    assert Path("in.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [5, {}, {"model": "vit"}])
+def test_a_card_that_cannot_be_read_is_one_line(
+    settings: Settings, tmp_path: Path, value: object
+) -> None:
+    torch.save({"model": {"w": torch.ones(1)}, "card": value}, tmp_path / "odd.pt")
+    with pytest.raises(InputError, match="says of its model what cannot be read"):
+        export_model(str(tmp_path / "odd.pt"), "safetensors", False, tmp_path / "o", settings)
+
+
 def test_nothing_is_written_that_computes_something_else(
     settings: Settings, subset: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,21 +1,29 @@
 """Every family and every norm is searched by the same command, on every kind of data."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 
 from models.errors import InputError
 from models.grammar import NORMS
 from models.registry import variant
+from models.switches import ImageShape
+from objectives.recipe import recalibration_images
+from study.docket import Docket
+from study.identity import IDENTITY_KEY, identity_of
 from study.overview import Overview, overview
 from study.request import Request
 from study.service import Session
+from study.settings import Settings
 from study.storage import Store
-from tests.models.zoo import SMALL, small_switches
+from tests.conftest import CPU
+from tests.models.zoo import SMALL, small, small_switches
 from tests.objectives.made_images import cifar_archive, cifar_batches, image_folder, tiny_imagenet
 
 Search = Callable[..., Session]
@@ -132,3 +140,66 @@ def test_switches_of_the_zoo_are_told_again(search: Search) -> None:
     assert json.loads(json.dumps(session.identity.switches))["window_size"] == 8
     assert "--set depth=1,1,2,1" in request.command()
     assert small_switches(variant("swin_tiny")) == request.switches
+
+
+def test_an_identity_stored_before_there_was_a_zoo_is_read(store: Store, search: Search) -> None:
+    request = replace(asked("vitbn_wn_relu6"), model="vitbn", study="older", trials=1)
+    session = search(request)
+    stored = session.identity.as_dict()
+    for name in ("image_size", "skip_broken", "weights", "weights_checksum", "convert", "new_head"):
+        del stored[name]
+    del stored["recalibration_images"]
+    stored["switches"] = {
+        name: value
+        for name, value in stored["switches"].items()
+        if name not in ("dyt_alpha", "un_warm_up", "prepbn_share")
+    }
+    session.study.set_user_attr(IDENTITY_KEY, stored)
+    assert identity_of(session.study) == session.identity
+    assert search(replace(request, trials=2)).identity == session.identity
+    assert len(seen_in(store, session).ended) == 2
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """Weights of a small LayerNorm model for four classes."""
+    path = tmp_path / "trained.pth"
+    torch.save(small("deit_tiny", ImageShape(3, 32, 4)).state_dict(), path)
+    return path
+
+
+def test_trials_begin_with_trained_weights(
+    store: Store, search: Search, trained: Path, tmp_path: Path
+) -> None:
+    request = replace(asked("deit_tiny_bn"), weights=str(trained), convert=True, study="warm")
+    session = search(request)
+    assert [row.outcome for row in seen_in(store, session).trials] == ["complete"] * 3
+    words = request.command()
+    assert f"--weights {trained}" in words
+    assert words.endswith("--convert")
+    copied = shutil.copy(trained, tmp_path / "copied.pth")
+    again = search(replace(request, weights=str(copied)))
+    assert again.identity.weights == str(trained), "the same numbers, wherever they lie"
+    other = small("deit_tiny", ImageShape(3, 32, 4)).state_dict()
+    other["norm.bias"] += 1.0
+    torch.save(other, trained)
+    with pytest.raises(InputError, match="weights_checksum is "):
+        search(request)
+
+
+def test_a_node_without_the_weights_is_refused(
+    search: Search, store: Store, settings: Settings, trained: Path
+) -> None:
+    session = search(
+        replace(asked("deit_tiny_rms"), model="deit_tiny", weights=str(trained), study="elsewhere")
+    )
+    trained.unlink()
+    with pytest.raises(InputError, match="there is no file"):
+        Docket(store, settings, CPU, [session.study.study_name])
+
+
+@pytest.mark.parametrize(
+    ("size", "images"), [(28, 2_000), (64, 2_000), (224, 163), (384, 100), (2_048, 100)]
+)
+def test_recalibration_takes_fewer_images_where_they_are_large(size: int, images: int) -> None:
+    assert recalibration_images(size) == images
