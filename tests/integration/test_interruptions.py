@@ -54,7 +54,7 @@ def assert_exactly(trials: int, data_dir: Path) -> None:
 
 
 def test_sigkill_in_mid_study_then_the_same_command_again(made_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 20 --epochs 2 --pruner none"
+    command = f"{TINY_RUN} --trials 20 --epochs 1 --pruner none"
     for line in ("trial 1:", "trial 6:"):
         process = start(command, made_dir)
         wait_for_line(process, line)

@@ -18,7 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deit_tiny": {"dim": 32, "depth": "2", "heads": 2},
     "deit_base_distilled": {"dim": 32, "depth": "2", "heads": 2},
     "vit_large": {"dim": 32, "depth": "2", "heads": 4, "mlp_ratio": 2.0},
-    "swin_tiny": {"dim": 16, "depth": "1,1,2,1", "heads": 2},
+    "swin_tiny": {"dim": 16, "depth": "1,1,2,1", "heads": 2, "patch_size": 4},
     "cait_xxs24": {"dim": 32, "depth": "2", "heads": 2},
     "timm:vit_tiny_patch16_224": {"dim": 32, "depth": "2", "heads": 2, "patch_size": 8},
 }

@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 import socket
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import typer.main
 from models.errors import BnvitError
 from models.switches import ImageShape
 from study import cli, entry
-from study.storage import Store
+from study.settings import Settings
+from study.storage import Store, open_store
 from tests.conftest import SUBSET
 from tests.models.zoo import small
 from tests.objectives.made_images import image_folder
@@ -34,9 +36,10 @@ def bnvit(
 @pytest.fixture
 def made_bnvit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], made_dir: Path
-) -> "Command":
-    """The command on a data folder of its own, in which tables need not be made."""
-    return Command(monkeypatch, capsys, made_dir)
+) -> Iterator["Command"]:
+    """The command on a data folder of its own, whose tables are made and whose server runs."""
+    with open_store(Settings(data_dir=made_dir, storage_url=None, mlflow_uri=None)):
+        yield Command(monkeypatch, capsys, made_dir)
 
 
 @pytest.fixture
@@ -346,7 +349,7 @@ def test_debug_shows_the_trace_wherever_it_stands(
 
 
 def test_a_study_from_the_command_line(made_bnvit: Command) -> None:
-    bnvit = made_bnvit  # whose server is stopped and started by each command
+    bnvit = made_bnvit
     command = f"run --model vitbn --trials 3 --dataset {shlex.quote(SUBSET)} {SMALL}"
     code, out, err = bnvit(command)
     assert (code, err) == (0, "")

@@ -179,7 +179,9 @@ def test_trials_begin_with_trained_weights(
     assert words.endswith("--convert")
     copied = shutil.copy(trained, tmp_path / "copied.pth")
     again = search(replace(request, weights=str(copied)))
-    assert again.identity.weights == str(trained), "the same numbers, wherever they lie"
+    kept = identity_of(again.study)
+    assert kept is not None
+    assert kept.weights == str(trained), "the same numbers are the same study"
     other = small("deit_tiny", ImageShape(3, 32, 4)).state_dict()
     other["norm.bias"] += 1.0
     torch.save(other, trained)
