@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--models", default="", help="only those whose name begins so")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_flush_denormal(True)

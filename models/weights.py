@@ -5,6 +5,7 @@ import math
 import pickle
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def _from_timm(name: str) -> dict[str, Tensor]:
     models = timm_module("models")
     if not models.is_model(name):
         raise InputError(f"timm has no model '{name}'; see timm.list_models(pretrained=True)")
+    import_module("huggingface_hub").utils.logging.set_verbosity_error()  # errors are raised too
     try:
         model: nn.Module = models.create_model(name, pretrained=True)
     except Exception as error:  # the hub's client and what lies beneath raise many kinds

@@ -48,18 +48,17 @@ def decoded(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Ima
     Larger ones are scaled down until the shorter side fits, then cut at the centre. Raises
     DataError naming the files that are broken, or the space that is missing.
     """
+    folder = cached_at(listing, decoding, cache, name)
     try:
-        folder = cached_at(listing, decoding, cache, name)
-        for _ in range(2):
-            with suppress(FileNotFoundError):  # or another process has just replaced it
-                return _open(folder)
-            from filelock import FileLock  # as in fetching
+        with suppress(FileNotFoundError):
+            return _open(folder)
+        from filelock import FileLock  # as in fetching
 
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / "decoding.lock"):
-                if not (folder / "about.json").is_file():
-                    _decode(listing, decoding, folder)
-        return _open(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / "decoding.lock"):
+            if not (folder / "about.json").is_file():
+                _decode(listing, decoding, folder)
+            return _open(folder)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"cannot keep decoded images in {folder.parent} ({reason})") from error
@@ -68,12 +67,16 @@ def decoded(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Ima
 def cached_at(listing: Listing, decoding: Decoding, cache: Path, name: str) -> Path:
     """The folder below `cache` in which the listed images are, or will be, once decoded.
 
-    Its name changes with any file, and with how they are decoded.
+    Its name changes with any file, and with how they are decoded. Raises DataError for a file
+    that is gone.
     """
     size, skip = decoding.size, decoding.skip_broken
     digest = hashlib.sha256(repr((FORMAT, size, skip, listing.classes)).encode())
     for path, file, label in zip(listing.paths(), listing.files, listing.labels, strict=True):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
         digest.update(os.fsencode(file))
         digest.update(f"\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     kind = f"{name}-{size}{'-readable' if skip else ''}"
@@ -125,8 +128,9 @@ def _write(listing: Listing, decoding: Decoding, part: Path) -> None:
     order = kept if decoding.order is None else kept[decoding.order(len(kept)).numpy()]
     shape = (len(order), CHANNELS, size, size)
     images = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, shape)
-    with (part / "images.npy").open("r+b") as file:  # a full disk is an error now, not a signal
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and not a signal later
+        with (part / "images.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
     def store(place: int) -> tuple[bytes, str]:
         path = paths[order[place]]

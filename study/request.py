@@ -71,7 +71,7 @@ class Request:
             return self.study
         kind, _, folder = self.dataset.partition(":")
         data = PurePath(folder).name if folder and kind in ("idx", "folder") else kind
-        return f"{data}-{self.model.replace(':', '-')}"
+        return f"{data}-{variant(self.model).name.replace(':', '-')}"
 
     @property
     def data_options(self) -> DataOptions:
