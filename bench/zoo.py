@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -124,9 +125,9 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began_s
 
 
-def page(rows: list[Row], args: argparse.Namespace) -> str:
-    """The page that holds the table."""
-    timm = sys.modules["timm"].__version__
+def page(rows: dict[str, str], args: argparse.Namespace) -> str:
+    """The page that holds the table, of lines by model."""
+    timm = version("timm")
     about = (
         f"# All models\n\n"
         f"Made by `make models` on {date.today()}: "
@@ -144,7 +145,7 @@ def page(rows: list[Row], args: argparse.Namespace) -> str:
     lines = [
         "| " + " | ".join(HEADINGS) + " |",
         "|---" + "|---:" * (len(HEADINGS) - 1) + "|",
-        *("| " + " | ".join(row.cells()) + " |" for row in rows),
+        *(rows[name] for name in all_names() if name in rows),
     ]
     return about + "\n" + "\n".join(lines) + "\n"
 
@@ -156,11 +157,21 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def _measured(page: Path | None) -> dict[str, str]:
+    """The lines of a table that is there, by model: those not measured now stay."""
+    if page is None or not page.exists():
+        return {}
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    return {line.split("`")[1]: line for line in lines}
+
+
 def main() -> None:
     """Measure all models, or those whose name begins as asked, and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="file for the table; default: print it")
-    parser.add_argument("--models", default="", help="only those whose name begins so")
+    parser.add_argument(
+        "--models", default="", help="only those whose name begins so; the others stay"
+    )
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=2)
@@ -168,11 +179,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     image = ImageShape(3, args.image_size, args.classes)
-    rows = []
+    rows = _measured(args.output)
     for name in all_names():
         if name.startswith(args.models):
-            rows.append(measure(name, image, args.batch_size, args.repeats))
-            print(" ".join(rows[-1].cells()), file=sys.stderr, flush=True)
+            cells = list(measure(name, image, args.batch_size, args.repeats).cells())
+            rows[name] = "| " + " | ".join(cells) + " |"
+            print(" ".join(cells), file=sys.stderr, flush=True)
     if args.output:
         args.output.write_text(page(rows, args))
     else:
