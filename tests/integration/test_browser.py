@@ -32,7 +32,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is n
 def links() -> Iterator[dict[str, str]]:
     """The pages that `bnvit-study ui` prints for a study of 20 trials; all ends with it."""
     with new_data_dir() as data_dir:
-        code, _, err = finish(start(f"{TINY_RUN} --trials 20 --epochs 1", data_dir), timeout_s=240)
+        code, _, err = finish(
+            start(f"{TINY_RUN} --trials 20 --epochs 1 --train-images 300", data_dir), timeout_s=240
+        )
         assert code == 0, err
         ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
         process = start(f"ui {ports}", data_dir)

@@ -17,10 +17,10 @@ SHORT = Weather(
 
 
 def test_a_storm_loses_nothing_and_doubles_nothing() -> None:
-    storm, verdict = play(SHORT, workers=4, trials=12, epochs=4, seed=1)
+    storm, verdict = play(SHORT, workers=4, trials=9, epochs=4, seed=1)
     assert storm.counts["kills"] >= 5
     assert storm.counts["drops"] == storm.counts["mlflow kills"] == 1
     assert storm.counts["restarts"] >= 1
-    assert verdict.ended == 12
-    assert verdict.rungs >= 12 * 4
+    assert verdict.ended == 9
+    assert verdict.rungs >= 9 * 4
     assert verdict.faults == {}, verdict.notes

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 import typer.main
@@ -221,15 +222,15 @@ def test_every_model_is_listed(shared_bnvit: Command, monkeypatch: pytest.Monkey
     ],
 )
 def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
-    shared_bnvit: Command, line: str, message: str
+    shared_bnvit: Command, store: Store, line: str, message: str
 ) -> None:
-    before = shared_bnvit("studies --json")[1]
+    before = optuna.get_all_study_names(store.storage)
     code, _, err = shared_bnvit(line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}"))
     assert code == 2
     assert message in err
     assert err.startswith("bnvit-study: ")
     assert err.count("\n") == 1
-    assert shared_bnvit("studies --json")[1] == before
+    assert optuna.get_all_study_names(store.storage) == before
 
 
 @pytest.fixture
@@ -265,16 +266,16 @@ SMALL_DEIT = "--set dim=32 --set depth=2 --set heads=2"
     ],
 )
 def test_bad_weights_and_data_are_one_line_and_create_nothing(
-    shared_bnvit: Command, spoiled: Path, line: str, message: str
+    shared_bnvit: Command, store: Store, spoiled: Path, line: str, message: str
 ) -> None:
-    before = shared_bnvit("studies --json")[1]
+    before = optuna.get_all_study_names(store.storage)
     options = line.replace("{data}", f"--dataset {shlex.quote(SUBSET)}")
     code, _, err = shared_bnvit(f"run --model deit_tiny {SMALL_DEIT} {options}")
     assert code in (1, 2)
     assert message in err
     assert err.startswith("bnvit-study: ")
     assert err.count("\n") == 1
-    assert shared_bnvit("studies --json")[1] == before
+    assert optuna.get_all_study_names(store.storage) == before
     assert spoiled.is_dir()
 
 
