@@ -91,10 +91,10 @@ def _assembled(
     inner: list[Site] = []
     for block in blocks:
         inner += block.sites
-        ffn = block.feed_forward
-        if isinstance(model.get_submodule(ffn.activation.rpartition(".")[0]), NormedActivation):
-            path = ffn.activation.rpartition(".")[0]
-            inner.append(Site(f"{path}.norm", "hidden", before=ffn.first))
+        parts = block.feed_forward
+        around = parts.activation.rpartition(".")[0]
+        if isinstance(model.get_submodule(around), NormedActivation):
+            inner.append(Site(f"{around}.norm", "hidden", before=parts.first))
     return Anatomy(
         tuple(block.path for block in blocks),
         (*first, *inner, *last),

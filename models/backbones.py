@@ -30,8 +30,7 @@ class Backbone:
     depth: tuple[int, ...]  # one number, or one per stage
     heads: int  # of the first stage, for Swin
     timm_name: str  # whose pretrained weights fit
-    image_size: int = 224  # pixels: as published
-    patch_size: int = 16
+    patch_size: int = 16  # pixels
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -39,16 +38,14 @@ BACKBONES: Mapping[str, Backbone] = {
     "deit_small": Backbone("vit", 384, (12,), 6, "deit_small_patch16_224"),
     "deit_base": Backbone("vit", 768, (12,), 12, "deit_base_patch16_224"),
     "deit_large": Backbone("vit", 1024, (12,), 16, ""),  # nobody publishes weights of 12 blocks
-    "deit_base_distilled": Backbone(
-        "distilled", 768, (12,), 12, "deit_base_distilled_patch16_384", 384
-    ),
-    "vit_large": Backbone("vit", 1024, (24,), 16, "vit_large_patch16_384", 384),
-    "swin_tiny": Backbone("swin", 96, (2, 2, 6, 2), 3, "swin_tiny_patch4_window7_224", 224, 4),
-    "swin_small": Backbone("swin", 96, (2, 2, 18, 2), 3, "swin_small_patch4_window7_224", 224, 4),
-    "swin_base": Backbone("swin", 128, (2, 2, 18, 2), 4, "swin_base_patch4_window7_224", 224, 4),
-    "swin_large": Backbone("swin", 192, (2, 2, 18, 2), 6, "swin_large_patch4_window12_384", 384, 4),
+    "deit_base_distilled": Backbone("distilled", 768, (12,), 12, "deit_base_distilled_patch16_384"),
+    "vit_large": Backbone("vit", 1024, (24,), 16, "vit_large_patch16_384"),
+    "swin_tiny": Backbone("swin", 96, (2, 2, 6, 2), 3, "swin_tiny_patch4_window7_224", 4),
+    "swin_small": Backbone("swin", 96, (2, 2, 18, 2), 3, "swin_small_patch4_window7_224", 4),
+    "swin_base": Backbone("swin", 128, (2, 2, 18, 2), 4, "swin_base_patch4_window7_224", 4),
+    "swin_large": Backbone("swin", 192, (2, 2, 18, 2), 6, "swin_large_patch4_window12_384", 4),
     "cait_xxs24": Backbone("cait", 192, (24,), 4, "cait_xxs24_224"),
-    "cait_s36": Backbone("cait", 384, (36,), 8, "cait_s36_384", 384),
+    "cait_s36": Backbone("cait", 384, (36,), 8, "cait_s36_384"),
 }
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import InputError, first_line
+from models.errors import InputError, few, first_line
 from models.grammar import TIMM
 from models.torchvision_import import timm_module
 from models.vit import ViT
 
 HEADS = ("head", "head_dist", "head.fc", "mlp_head")
-NAMED = 3  # differences told by name
 _WRAPPERS = ("model", "state_dict")  # keys under which files keep the weights
 # What torch.load and safetensors raise for what is no file of theirs.
 _READ_ERRORS = (
@@ -92,7 +91,7 @@ def fitted(
     ]
     if missing or unexpected or sizes:
         told = [
-            f"{word} {_few(keys)}"
+            f"{word} {few(keys)}"
             for word, keys in (
                 ("they lack", missing),
                 ("they have besides", unexpected),
@@ -201,11 +200,6 @@ def _check_classes(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> N
                 f"the weights are for {len(given[key])} classes, the data have {len(mine[key])}; "
                 "--new-head starts the head anew"
             )
-
-
-def _few(keys: list[str]) -> str:
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + more
 
 
 def _shape(tensor: Tensor) -> str:

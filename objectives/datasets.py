@@ -67,18 +67,21 @@ class ImageFiles:
 
     def shape(self) -> ImageShape:
         """The shape of the images, without decoding them."""
-        return ImageShape(CHANNELS, self._size(), self._listing(train=True).classes)
+        listing = self._listing(train=True)
+        return ImageShape(CHANNELS, self._size(listing), listing.classes)
 
     def _how(self, train: bool) -> tuple[Listing, Decoding, Path, str]:
-        order = split_order if train else None
-        decoding = Decoding(self._size(), self.options.skip_broken, order, validation_count)
+        listing, order = self._listing(train), split_order if train else None
+        size = self._size(listing if train else None)
+        decoding = Decoding(size, self.options.skip_broken, order, validation_count)
         place = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
         name = f"{self.folder.name}-{place}-{'train' if train else 'test'}"
-        return self._listing(train), decoding, self.data_dir / "datasets" / "decoded", name
+        return listing, decoding, self.data_dir / "datasets" / "decoded", name
 
-    def _size(self) -> int:
-        """Pixels along each side, in both halves."""
-        return self.options.image_size or self.usual_size or own_size(self._listing(train=True))
+    def _size(self, training: Listing | None) -> int:
+        """Pixels along each side, in both halves; `training` is listed here if it is not given."""
+        known = self.options.image_size or self.usual_size
+        return known or own_size(training or self._listing(train=True))
 
     def _listing(self, train: bool) -> Listing:
         try:

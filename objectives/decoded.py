@@ -1,6 +1,7 @@
 """Image files decoded once into an array on disk, which later runs map into memory."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from models.errors import first_line
+from models.errors import few, first_line
 from objectives.errors import DataError
 from objectives.folders import Listing
 from objectives.images import Images, channel_statistics
@@ -25,7 +26,6 @@ CHANNELS = 3
 FORMAT = 1  # of the files in the cache
 LARGEST_OWN_SIZE = 256  # pixels: square images up to this size are taken as they are
 USUAL_SIZE = 224
-NAMED = 3  # broken files told by name
 SPARE_BYTES = 1 << 28  # of the disk, left free
 LOOKED_AT = 100  # images, for one that can be read
 # What Pillow raises for files that are no images, or too large to be meant.
@@ -135,18 +135,17 @@ def _write(listing: Listing, decoding: Decoding, part: Path) -> None:
     def store(place: int) -> tuple[bytes, str]:
         path = paths[order[place]]
         try:
-            images[place] = _pixels(path, size)
-            return hashlib.sha256(path.read_bytes()).digest(), ""
+            content = path.read_bytes()
+            images[place] = _pixels(content, size)
+            return hashlib.sha256(content).digest(), ""
         except BROKEN as error:
             return b"", f"{path} ({first_line(str(error))})"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         stored = list(pool.map(store, range(len(order))))
     if faults := [fault for _, fault in stored if fault]:
-        more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise DataError(
-            f"broken images: {', '.join(faults[:NAMED])}{more}; "
-            "replace them, or leave them out with --skip-broken"
+            f"broken images: {few(faults)}; replace them, or leave them out with --skip-broken"
         )
     images.flush()
     labels = np.asarray(listing.labels, dtype=np.int64)[order]
@@ -168,15 +167,15 @@ def _write(listing: Listing, decoding: Decoding, part: Path) -> None:
 
 def _check(path: Path) -> str:
     try:
-        _pixels(path, 8)
+        _pixels(path.read_bytes(), 8)
     except BROKEN as error:
         return first_line(str(error)) or "broken"
     return ""
 
 
-def _pixels(path: Path, size: int) -> np.ndarray:
-    """The image (3, size, size) in RGB."""
-    with Image.open(path) as image:
+def _pixels(content: bytes, size: int) -> np.ndarray:
+    """The image (3, size, size) in RGB that a file of that content holds."""
+    with Image.open(io.BytesIO(content)) as image:
         rgb = image.convert("RGB")
     if rgb.size != (size, size):
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.errors import few
 from models.torchvision_import import datasets
 from objectives import fetching
 from objectives.errors import DataError
@@ -45,7 +46,7 @@ def list_folder(root: Path, train: bool) -> Listing:
     folder = halves[train] or _missing(root, train)
     given = _class_names(folder)
     if strangers := sorted(set(given) - set(names)):
-        raise DataError(f"{folder} has classes that {halves[True]} lacks: {_few(strangers)}")
+        raise DataError(f"{folder} has classes that {halves[True]} lacks: {few(strangers)}")
     return _listed(folder, {name: names.index(name) for name in given}, len(names))
 
 
@@ -62,7 +63,7 @@ def list_tiny(root: Path, train: bool) -> Listing:
         if not folder.is_dir():
             raise DataError(f"there is no {folder}; unpack {TINY_FOLDER}.zip there")
         if lacking := [name for name in names if not (folder / name).is_dir()]:
-            raise DataError(f"{folder} lacks {_few(lacking)}, which wnids.txt names")
+            raise DataError(f"{folder} lacks {few(lacking)}, which wnids.txt names")
         return _listed(folder, index, len(names))
     folder = root / "val"
     if (folder / ANNOTATIONS).is_file():
@@ -129,7 +130,7 @@ def _listed(folder: Path, index: Mapping[str, int], classes: int) -> Listing:
         files += found
         labels += [index[name]] * len(found)
     if empty:
-        raise DataError(f"{folder} has empty classes: {_few(empty)}; fill or remove them")
+        raise DataError(f"{folder} has empty classes: {few(empty)}; fill or remove them")
     return Listing(folder, tuple(files), tuple(labels), classes)
 
 
@@ -153,7 +154,7 @@ def _annotated(folder: Path, index: Mapping[str, int]) -> Listing:
     if not pairs:
         raise DataError(f"{path} is empty; replace it by the published file")
     if missing := [name for name, _ in pairs if not (folder / name).is_file()]:
-        raise DataError(f"{folder} lacks {_few(missing)}, which {ANNOTATIONS} names")
+        raise DataError(f"{folder} lacks {few(missing)}, which {ANNOTATIONS} names")
     files, labels = zip(*sorted(pairs), strict=True)
     return Listing(folder, files, labels, len(index))
 
@@ -177,9 +178,4 @@ def _check_unpacked(root: Path) -> None:
     if any(_half(root, half) for half in (True, False)):
         return
     if packed := sorted(path.name for path in root.iterdir() if path.name.endswith(ARCHIVES)):
-        raise DataError(f"{_few(packed)} in {root} is not unpacked; unpack it there")
-
-
-def _few(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+        raise DataError(f"{few(packed)} in {root} is not unpacked; unpack it there")

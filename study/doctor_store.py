@@ -2,11 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import optuna
 from sqlalchemy import func, select, text
 
+from models.errors import few
 from study.finding import Finding
 from study.schema import VERSION, versions
 from study.storage import Store
@@ -16,7 +17,6 @@ from study.workplace import MOST_SKEW_S, clock_ahead_s
 
 ROUND_TRIPS = 5
 NEWS_S = 600  # for which a worker that died makes a bad finding; then its trial has others
-MOST_NAMED = 3  # workers in a line
 
 
 def check_store(store: Store) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def check_workers(store: Store) -> Iterator[Finding]:
         for worker in live:
             holders.setdefault(worker.versions.get(package, "none"), []).append(worker.name)
         if len(holders) > 1:
-            told = "; ".join(f"{version} on {_named(names)}" for version, names in holders.items())
+            told = "; ".join(f"{version} on {few(names)}" for version, names in holders.items())
             yield Finding("workers", False, f"{package} {told}", "install the same on all nodes")
 
 
@@ -92,12 +92,6 @@ def _silent(worker: WorkerStatus) -> Finding:
         f"{worker.name} on {worker.node} {worker.state}, without having left",
         "if it died, find out why; others take over its trial",
     )
-
-
-def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMED])
-    more = len(names) - MOST_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _milliseconds(action: Callable[[], object]) -> float:

@@ -15,7 +15,7 @@ from typing import IO
 import torch
 from torch import Tensor, nn
 
-from models.errors import InputError
+from models.errors import InputError, few
 from models.fold import Folded, fold
 from objectives import card
 from objectives.card import Card
@@ -108,8 +108,7 @@ def _fold_lines(done: Folded) -> list[str]:
     for path, reason in done.kept.items():
         reasons.setdefault(reason, []).append(path)
     for reason, paths in reasons.items():
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        lines.append(f"kept:    {paths[0]}{more}: {reason}")
+        lines.append(f"kept:    {few(paths, most=1)}: {reason}")
     return lines
 
 

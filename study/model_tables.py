@@ -13,7 +13,7 @@ from models.backbones import BACKBONES
 from models.fold import why_kept
 from models.grammar import NORMS
 from models.profile import count_norms, count_parameters, profile, training_bytes
-from models.registry import ARTICLE, all_names, variant
+from models.registry import ARTICLE, Variant, all_names, variant
 from models.surgery import operate
 from models.switches import ImageShape, Switches
 from objectives.data import load_search_data
@@ -83,7 +83,12 @@ def image_shape(dataset_name: str, options: DataOptions, settings: Settings) -> 
 
 def model_rows(image: ImageShape) -> list[ModelRow]:
     """The backbones, profiled by a forward pass."""
-    return [_row(name, image) for name in (*ARTICLE, *BACKBONES)]
+    rows = []
+    for name in (*ARTICLE, *BACKBONES):
+        chosen = variant(name)
+        with torch.device("meta"):
+            rows.append(_row(chosen, chosen.build(image), image))
+    return rows
 
 
 def variant_rows(image: ImageShape) -> list[VariantRow]:
@@ -122,8 +127,7 @@ def model_view(
         for (place, norm, features, into, reason), count in norms.items()
     ]
     needed = training_bytes(model, image, batch_size)
-    row = _row(chosen.name, image, resolved)
-    return ModelView(row, image, resolved, batch_size, needed, rows)
+    return ModelView(_row(chosen, model, image), image, resolved, batch_size, needed, rows)
 
 
 def variants_table(rows: list[VariantRow]) -> Table:
@@ -182,10 +186,8 @@ def view_lines(view: ModelView) -> list[str]:
     ]
 
 
-def _row(name: str, image: ImageShape, switches: Switches | None = None) -> ModelRow:
-    chosen = variant(name)
-    with torch.device("meta"):
-        counted = profile(chosen.build(image, switches), image)
+def _row(chosen: Variant, model: nn.Module, image: ImageShape) -> ModelRow:
+    counted = profile(model, image)
     return ModelRow(
         name=chosen.name,
         norms=chosen.norms,
@@ -204,7 +206,7 @@ def _place(path: str) -> str:
 
 
 def _neighbours(site: Site) -> str:
-    """The maps that take the norm in, by the last parts of their names."""
+    """The maps that take the norm in."""
     return ", ".join(_place(path) for path in (site.before, *site.after) if path)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -30,12 +31,9 @@ from tests.models.zoo import SMALL
 from tests.objectives.tiny import new_run
 
 
-def test_images(data: SearchData) -> Split:
-    """The test split, scaled as in training."""
+def split_for_the_last_word(data: SearchData) -> Split:
+    """The test images, scaled as in training."""
     return load_test(dataset(SUBSET, Path()), data.train)
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]  # a helper
 
 
 @torch.no_grad()
@@ -67,7 +65,7 @@ def test_the_folded_best_trial_agrees_on_every_test_image(
     said = export_model("to-export", "safetensors", True, folded, settings)
     assert "folded:  7 of 7 norms" in said
 
-    split = test_images(subset)
+    split = split_for_the_last_word(subset)
     told, model = card.load(plain)
     told_of_fold, small = card.load(folded)
     assert (told.folded, told_of_fold.folded) == (False, True)
@@ -97,7 +95,7 @@ def test_onnx_agrees_on_every_test_image(
     export_model(run_id, "safetensors", False, plain, settings)
     export_model(run_id, "onnx", True, path, settings)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    split = test_images(subset)
+    split = split_for_the_last_word(subset)
     pixels = as_pixels(split.images).numpy()
     got = np.concatenate(
         [session.run(None, {"images": pixels[i : i + 100]})[0] for i in range(0, 500, 100)]
@@ -105,7 +103,7 @@ def test_onnx_agrees_on_every_test_image(
     wanted = logits(card.load(plain)[1], split).numpy()
     assert np.abs(got - wanted).max() <= 1e-4
     assert np.array_equal(got.argmax(axis=1), wanted.argmax(axis=1))
-    kinds = {node.op_type for node in __import__("onnx").load(str(path)).graph.node}
+    kinds = {node.op_type for node in onnx.load(str(path)).graph.node}
     assert not kinds & {"BatchNormalization", "LayerNormalization"}
 
 
