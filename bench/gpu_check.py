@@ -29,7 +29,8 @@ from models.registry import ARTICLE, variant
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
 from objectives.recipe import TrainConfig
-from objectives.training import WARM_UP_STEPS, start, train
+from objectives.run import WARM_UP_STEPS, start
+from objectives.training import train
 
 SUBSET = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "mnist-subset"
 BATCH_SIZE = 100  # images

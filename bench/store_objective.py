@@ -11,11 +11,12 @@ import torch
 from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from models.vit import ViT
-from objectives import training
 from objectives.data import SearchData
 from objectives.datasets import MNIST_SHAPE
+from objectives.execution import loss_of
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.recipe import TrainConfig
+from objectives.run import Run, Segment
 
 TINY = ViTSwitches(dim=16, depth=1, heads=1, dim_head=8, mlp_dim=16)
 CPU = torch.device("cpu")
@@ -33,16 +34,17 @@ def accuracy(lr: float, batch_size: int, share: float) -> float:
     return min(max(1.0 - loss + noise, 0.0), 1.0)
 
 
-def blank_run(config: TrainConfig, data: SearchData) -> training.Run:
+def blank_run(config: TrainConfig, data: SearchData) -> Run:
     """A run at its beginning that is never trained; all share one tiny model."""
     model, optimizer = _model()
-    return training.Run(config, data, CPU, model, optimizer, training.Segment.empty(CPU))
+    loss = loss_of(model, config.precision)
+    return Run(config, data, CPU, model, optimizer, Segment.empty(CPU), loss)
 
 
 def sleeping_train(sleep_s: float) -> Callable[..., Iterator[Event]]:
     """A stand-in for `train` that sleeps before each rung."""
 
-    def train(run: training.Run, pause: Callable[[], bool]) -> Iterator[Event]:
+    def train(run: Run, pause: Callable[[], bool]) -> Iterator[Event]:
         config = run.config
         for rung in config.rungs[len(run.curve) :]:
             time.sleep(sleep_s)
@@ -62,7 +64,7 @@ def _model() -> tuple[ViT, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=1.0)
 
 
-def _metrics(run: training.Run, rung: int, reached: float) -> RungMetrics:
+def _metrics(run: Run, rung: int, reached: float) -> RungMetrics:
     return RungMetrics(
         rung=rung,
         images_seen=run.images_seen,

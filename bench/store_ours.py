@@ -8,9 +8,10 @@ from unittest.mock import patch
 from store_meter import Meter, Span
 from store_objective import blank_run, sleeping_train
 
-from objectives import objective, training
+from objectives import objective
 from objectives.objective import Outcome, Result
 from objectives.recipe import TrainConfig
+from objectives.run import Run
 from study import worker
 from study.attempt import Attempt, Hands
 from study.docket import Docket
@@ -73,12 +74,12 @@ class SleepingAttempt(Attempt):
         super().__init__(job, claim, hands)
         self.ledger = _TimedLedger(job, claim, hands.spool, meter)
 
-    def _start(self, config: TrainConfig) -> training.Run:
+    def _start(self, config: TrainConfig) -> Run:
         self.meter.stop("sample", self.sampling)
         self.is_pending = True  # as in the product
         return blank_run(config, self.job.data)
 
-    def _save(self, run: training.Run) -> None:
+    def _save(self, run: Run) -> None:
         self.ledger.images_saved = run.images_seen
 
     def _finish(self, result: Result) -> Outcome:

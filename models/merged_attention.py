@@ -21,10 +21,13 @@ def merged_attention(
     """
     batch, tokens, dim = x.shape
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))  # once, not for each of its three products
-    with torch.autocast(device, enabled=False):  # products of weights keep the weights' precision
-        to_queries, query_bias, to_outputs, out_bias = _multiplied_out(to_qkv, to_out, heads)
+        with torch.autocast(device, enabled=False):  # weights are multiplied as exactly as stored
+            maps = _multiplied_out(to_qkv, to_out, heads)
+    else:
+        maps = _multiplied_out(to_qkv, to_out, heads)
+    to_queries, query_bias, to_outputs, out_bias = maps
     queries = F.linear(x, to_queries, query_bias).view(batch, tokens * heads, dim)
     scores = torch.bmm(queries, x.transpose(1, 2))  # (B, N·heads, N)
     shares = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
@@ -46,9 +49,10 @@ def _multiplied_out(
     key = key.transpose(1, 2) * query.shape[1] ** -0.5
     to_queries = torch.bmm(key, query).view(heads * dim, dim)
     to_outputs = torch.bmm(out, value).transpose(0, 1).reshape(dim, heads * dim)
-    if to_qkv.bias is None:
+    biases: Tensor | None = to_qkv.bias
+    if biases is None:
         return to_queries, None, to_outputs, to_out.bias
-    query_bias, _, value_bias = to_qkv.bias.view(3, heads, -1)
+    query_bias, _, value_bias = biases.view(3, heads, -1)
     from_queries = torch.bmm(key, query_bias.unsqueeze(2)).flatten()  # (heads·dim,)
     from_values = to_out.weight @ value_bias.flatten()
     return to_queries, from_queries, to_outputs, to_out.bias + from_values

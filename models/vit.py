@@ -39,6 +39,7 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if self.is_merged:
             linear, out_dropout = self.to_out
+            assert isinstance(linear, nn.Linear)
             return out_dropout(merged_attention(x, self.to_qkv, linear, self.heads, dropout))
         qkv = self.to_qkv(x)
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)

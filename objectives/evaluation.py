@@ -39,6 +39,7 @@ def sums_dtype(device: torch.device) -> torch.dtype:
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Summed loss, top-1 and top-5 hits of logits (B, classes): (3,), for long sums."""
+    logits = logits.float()
     loss = F.cross_entropy(logits, labels, reduction="sum")
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     sums = torch.stack((loss, ranked[:, 0].sum(), ranked.sum()))

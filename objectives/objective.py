@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from models.errors import first_line
 from objectives.metrics import Diverged, Event, RungMetrics
-from objectives.training import Run, train
+from objectives.run import Run
+from objectives.training import train
 
 PRUNED_AT = "pruned_at"  # attribute of a trial: the rung at which the pruner gave it up
 

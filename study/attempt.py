@@ -10,7 +10,8 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import BnvitError
-from objectives import objective, training
+from objectives import objective
+from objectives import run as runs
 from objectives.errors import StateError
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import Outcome, Result
@@ -136,16 +137,16 @@ class Attempt:
         self.ledger.write()
         return self.job.identity.config(float(values["lr"]), int(values["batch_size"]))
 
-    def _start(self, config: TrainConfig) -> training.Run:
+    def _start(self, config: TrainConfig) -> runs.Run:
         """A new run, or one that goes on from the best checkpoint that can be used."""
-        run = training.start(config, self.job.data, self.job.device)
+        run = runs.start(config, self.job.data, self.job.device)
         self.ledger.recorder.open(trial_params(self.job, config, run))
         if self.claim.attempt > 1:
             self._go_on(run)
         self.is_pending = True  # what an interrupted attempt had not told everybody
         return run
 
-    def _go_on(self, run: training.Run) -> None:
+    def _go_on(self, run: runs.Run) -> None:
         """Load the latest state that can be used; if there is none, start afresh."""
         states = self.job.checkpoints.states(
             self.number, self.claim.images_saved, self._is_to_leave
@@ -192,7 +193,7 @@ class Attempt:
             patience.check(beat.away_s)
         return is_stop
 
-    def _save(self, run: training.Run) -> None:
+    def _save(self, run: runs.Run) -> None:
         self.job.checkpoints.save(self.number, run.state_dict(), run.images_seen)
         self.ledger.images_saved = run.images_seen
         self.saved_at_s = time.monotonic()

@@ -7,9 +7,9 @@ import optuna
 import torch
 
 from models.profile import profile
-from objectives import training
 from objectives.data import SearchData
 from objectives.recipe import TrainConfig
+from objectives.run import Run
 from study.checkpoints import Checkpoints
 from study.environment import device_label, revision, versions
 from study.identity import UUID_KEY, StudyIdentity
@@ -46,7 +46,7 @@ class Job:
         return TrialLabel(self.study.study_name, self.uuid, number)
 
 
-def trial_params(job: Job, config: TrainConfig, run: training.Run) -> dict[str, Any]:
+def trial_params(job: Job, config: TrainConfig, run: Run) -> dict[str, Any]:
     """What MLflow is told of the trial, counted on its own model."""
     counted = profile(run.model, run.data.shape)
     return {

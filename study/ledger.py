@@ -7,8 +7,9 @@ from typing import Any
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
-from objectives import objective, training
+from objectives import objective
 from objectives.objective import Outcome, Result
+from objectives.run import Run
 from study import memory, slots
 from study.beat import Progress
 from study.best import best_rank
@@ -38,7 +39,7 @@ class Ledger:
     def __init__(self, job: Job, claim: Claim, spool: Spool | None) -> None:
         self.job = job
         self.claim = claim
-        self.run: training.Run | None = None  # once it has begun
+        self.run: Run | None = None  # once it has begun
         self.images_saved = 0  # in the last checkpoint
         self._recorded = 0  # rungs of the curve that are in the spool
         self.recorder = NullRecorder()

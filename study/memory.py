@@ -5,7 +5,7 @@ import math
 import psutil
 import torch
 
-from objectives import training
+from objectives.run import Run
 from study.environment import cuda_index
 from study.job import Job
 
@@ -35,7 +35,7 @@ def too_large(job: Job, batch_size: int) -> str | None:
     return None
 
 
-def free(run: training.Run | None) -> None:
+def free(run: Run | None) -> None:
     """Give back what a run holds on its device."""
     if run is not None:
         run.model.to("meta")

@@ -18,7 +18,8 @@ from objectives.objective import (
     settle,
     wants_pruning,
 )
-from objectives.training import Run, train
+from objectives.run import Run
+from objectives.training import train
 from tests.objectives.tiny import new_run, rung_metrics
 
 HOPELESS = 1.1  # no accuracy reaches it

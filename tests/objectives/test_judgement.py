@@ -38,5 +38,6 @@ def test_the_weights_are_those_that_were_judged(model: str, subset: SearchData) 
     fresh = variant(model).build(subset.shape, run.config.switches)
     fresh.load_state_dict(weights)
     found = evaluate(fresh, subset.validation, run.config.evaluation_batch_size)
-    assert (found.loss, found.accuracy) == (last.val_loss, last.val_accuracy)
+    assert found.loss == pytest.approx(last.val_loss, rel=1e-6), "judged with BatchNorm folded"
+    assert found.accuracy == last.val_accuracy
     assert not any(value.requires_grad for value in weights.values())

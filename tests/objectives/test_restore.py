@@ -10,7 +10,8 @@ from models.registry import ARTICLE
 from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.metrics import Diverged, Event, Pause
-from objectives.training import Run, train
+from objectives.run import Run
+from objectives.training import train
 from tests.objectives.tiny import DROPOUT, new_run, untimed
 
 

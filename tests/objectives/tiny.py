@@ -7,7 +7,7 @@ from typing import Any
 from objectives.data import SearchData
 from objectives.metrics import Event, RungMetrics
 from objectives.recipe import TrainConfig
-from objectives.training import Run, start
+from objectives.run import Run, start
 from tests.conftest import CPU, SUBSET, TINY
 
 CONFIG = TrainConfig(

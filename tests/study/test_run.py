@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from models.errors import InputError
 from models.registry import variant
-from objectives import training
+from objectives import run as runs
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
 from objectives.metrics import Diverged, RungMetrics
@@ -271,7 +271,7 @@ def test_a_bug_fails_the_trial_and_repeated_bugs_stop_the_worker(
         raise ZeroDivisionError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "start", broken)
+        patch.setattr(runs, "start", broken)
         with pytest.raises(WorkerError, match="3 trials failed"):
             search(small)
     seen = seen_in(store, small)
@@ -304,16 +304,16 @@ def test_an_interruption_that_became_an_error_fails_no_trial(
 def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
     store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = training.start
+    start = runs.start
     tried: list[int] = []
 
-    def greedy(*arguments: object) -> training.Run:
+    def greedy(*arguments: object) -> runs.Run:
         tried.append(arguments[0].batch_size)  # type: ignore[attr-defined]
         if tried[-1] > 60:
             torch.empty(1 << 60)  # more than any machine has
         return start(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "start", greedy)
+    monkeypatch.setattr(runs, "start", greedy)
     search(small, trials=8)
     outcomes = {row.number: row.outcome for row in seen_in(store, small).trials}
     study = optuna.load_study(study_name=small.study_name, storage=store.storage)

@@ -1,0 +1,80 @@
+"""What a run is worth at a rung: its metrics, with BatchNorm on recalibrated statistics."""
+
+import math
+import time
+from dataclasses import replace
+
+from torch import nn
+
+from models.fold import fold
+from models.norms import batch_norms
+from models.unified_norm import unified_norms
+from objectives.batch_stats import recalibrated
+from objectives.evaluation import Evaluation, evaluate
+from objectives.metrics import Diverged, RungMetrics
+from objectives.run import Run, Segment
+from objectives.stopwatch import synchronize
+
+
+def measure(run: Run, rung: int) -> RungMetrics:
+    """Evaluate at `rung`; uses up the gradients that the last step left.
+
+    A step may reach two rungs, if its batch is larger than their distance: nothing has changed
+    then since the first of them.
+    """
+    segment = run.segment
+    if segment.steps == 0:
+        return replace(run.curve[-1], rung=rung)
+    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+    grad_norm = float(nn.utils.get_total_norm(gradients))
+    run.optimizer.zero_grad(set_to_none=True)
+    # Without BN or UN there are no statistics to choose between.
+    averages = batch_norms(run.model) or unified_norms(run.model)
+    running = _evaluated(run) if averages else None
+    began_s = time.perf_counter()
+    with run.autocast(), recalibrated(run.model, run.recalibration_pixels):
+        judged = _evaluated(run)
+    synchronize(run.device)
+    return RungMetrics(
+        rung=rung,
+        images_seen=run.images_seen,
+        epoch=run.images_seen / run.config.train_images,
+        train_loss=float(segment.loss_sum) / segment.steps,
+        val_loss=judged.loss,
+        val_accuracy=judged.accuracy,
+        val_accuracy_running_stats=(running or judged).accuracy,
+        val_top5_accuracy=judged.top5_accuracy,
+        grad_norm=grad_norm,
+        train_time_s=run.train_time_s,
+        val_time_s=time.perf_counter() - began_s,
+        train_images_per_s=_throughput(segment, run.config.batch_size),
+    )
+
+
+def _evaluated(run: Run) -> Evaluation:
+    """On the validation split, with the statistics that the norms hold now."""
+    fold_it = run.execution.folded and run.device.type != "mps"  # which lacks double precision
+    model = fold(run.model).model if fold_it else run.model
+    with run.autocast():
+        return evaluate(model, run.data.validation, run.config.evaluation_batch_size)
+
+
+def _throughput(segment: Segment, batch_size: int) -> float | None:
+    """Images per second; None where the segment had no step beyond the warm-up."""
+    return segment.timed_steps * batch_size / segment.timed_s if segment.timed_s else None
+
+
+def diverged(run: Run, step: int) -> Diverged:
+    """What is said of a run that stopped being finite at `step`."""
+    return Diverged(
+        step=step,
+        images_seen=step * run.config.batch_size,
+        lr=run.config.lr,
+        best_val_accuracy=max((metrics.val_accuracy for metrics in run.curve), default=0.0),
+    )
+
+
+def weights_finite(run: Run) -> bool:
+    """Whether all of the model's parameters are finite; waits for the device."""
+    total = nn.utils.get_total_norm(list(run.model.parameters()))
+    return math.isfinite(float(total))

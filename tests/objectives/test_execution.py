@@ -1,0 +1,65 @@
+"""Fast ways of computing a run against the plain one: the same numbers but for rounding."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.errors import InputError
+from models.registry import ARTICLE
+from models.switches import ViTSwitches
+from objectives.data import SearchData
+from objectives.execution import FAST, PLAIN, Execution, check_precision
+from objectives.run import Run, start
+from objectives.training import train
+from tests.conftest import CPU
+from tests.objectives.tiny import CONFIG, rungs
+
+# Heads as wide as the tokens, so that attention is merged.
+WIDE = ViTSwitches(dim=16, depth=2, heads=2, dim_head=16, mlp_dim=32)
+LOSS_TOLERANCE = 2e-5  # after 100 steps; rounding alone moved it by up to 4e-6
+
+
+def trained(data: SearchData, model: str, execution: Execution, precision: str = "float32") -> Run:
+    """A run of 100 steps, at its end."""
+    rungs = (20, 500, 2_000)
+    config = replace(CONFIG, model=model, switches=WIDE, rungs=rungs, precision=precision)
+    run = start(config, data, CPU, execution)
+    list(train(run))
+    return run
+
+
+@pytest.mark.parametrize("model", [*ARTICLE, "vit_un", "vit_prepbn", "vit_bn_wn_relu6"])
+def test_the_loss_curve_is_that_of_the_plain_way(model: str, subset: SearchData) -> None:
+    fast, plain = (rungs(trained(subset, model, way).curve) for way in (FAST, PLAIN))
+    assert plain[-1].train_loss < plain[0].train_loss - 0.1, "it must have learned"
+    for mine, theirs in zip(fast, plain, strict=True):
+        assert mine.train_loss == pytest.approx(theirs.train_loss, abs=LOSS_TOLERANCE)
+        assert mine.val_loss == pytest.approx(theirs.val_loss, abs=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize("model", ARTICLE)
+def test_bf16_products_follow_the_curve_of_float32(model: str, subset: SearchData) -> None:
+    bf16, float32 = (
+        rungs(trained(subset, model, FAST, precision).curve) for precision in ("bf16", "float32")
+    )
+    for mine, theirs in zip(bf16, float32, strict=True):
+        assert mine.train_loss == pytest.approx(theirs.train_loss, abs=0.03)
+    assert bf16[-1].train_loss != float32[-1].train_loss
+
+
+def test_bf16_keeps_weights_and_averages_in_float32(subset: SearchData) -> None:
+    run = trained(subset, "vitbn", FAST, "bf16")
+    floating = [value for value in run.weights().values() if value.is_floating_point()]
+    floating += [state["exp_avg"] for state in run.optimizer.state.values()]
+    assert {value.dtype for value in floating} == {torch.float32}
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown precision 'half'; write float32 or bf16"):
+        check_precision("half")
+
+
+def test_an_execution_says_what_it_does() -> None:
+    assert str(FAST) == "merged+folded+fused"
+    assert str(PLAIN) == "plain"
