@@ -1,0 +1,62 @@
+"""Contenders measured in turns, so that what disturbs the machine disturbs them alike."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from objectives.stopwatch import synchronize
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one contender, turn by turn."""
+
+    turns_s: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """The middle one."""
+        return statistics.median(self.turns_s)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How often faster one contender is than another: median and quartiles over the turns."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}–{self.high:.2f})"
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]], turns: int, device: torch.device
+) -> dict[str, Times]:
+    """Call each once to warm up, then each in turn, `turns` times."""
+    for call in contenders.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(turns):
+        for name, call in contenders.items():
+            gc.collect()  # what the one before left is not this one's to tidy up
+            synchronize(device)
+            began_s = time.perf_counter()
+            call()
+            synchronize(device)
+            times[name].append(time.perf_counter() - began_s)
+    return {name: Times(tuple(taken)) for name, taken in times.items()}
+
+
+def ratio(slow: Times, fast: Times) -> Ratio:
+    """How often faster `fast` is, turn by turn, as each pair met the same disturbance."""
+    ratios = [a / b for a, b in zip(slow.turns_s, fast.turns_s, strict=True)]
+    if len(ratios) < 2:
+        return Ratio(ratios[0], ratios[0], ratios[0])
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Ratio(median, low, high)
