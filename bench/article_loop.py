@@ -56,8 +56,8 @@ class ArticleViT(nn.Module):
         self.token_norm = norm(DIM)
         self.cls_token = nn.Parameter(torch.randn(1, 1, DIM))
         self.positions = nn.Parameter(torch.randn(1, PATCHES + 1, DIM))
-        pairs = ([Attention(norm), _feed_forward(name)] for _ in range(BLOCKS))
-        self.blocks = nn.ModuleList(nn.ModuleList(pair) for pair in pairs)
+        branches = [each for _ in range(BLOCKS) for each in (Attention(norm), _feed_forward(name))]
+        self.branches = nn.ModuleList(branches)
         self.last_norm = norm(DIM)
         self.head = nn.Linear(DIM, CLASSES)
 
@@ -66,9 +66,8 @@ class ArticleViT(nn.Module):
         x = rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=PATCH, q=PATCH)
         x = self.token_norm(self.to_tokens(self.first_norm(x)))
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1) + self.positions
-        for attention, feed_forward in self.blocks:  # type: ignore[misc]  # pairs
-            x = attention(x) + x
-            x = feed_forward(x) + x
+        for branch in self.branches:
+            x = branch(x) + x
         return self.head(self.last_norm(x)[:, 0])
 
 

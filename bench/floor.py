@@ -55,7 +55,11 @@ def _linear(new: Callable[..., Tensor], rows: int, inputs: int, outputs: int) ->
 def _attention(
     new: Callable[..., Tensor], batch: int, queries: int, width: int, tokens: int
 ) -> list[Product]:
-    q, k, shares = new(batch, queries, width), new(batch, tokens, width), new(batch, queries, tokens)
+    q, k, shares = (
+        new(batch, queries, width),
+        new(batch, tokens, width),
+        new(batch, queries, tokens),
+    )
     scores = partial(torch.bmm, q, k.transpose(1, 2))  # also the gradient of the shares
     mixed = partial(torch.bmm, shares, k)  # also the gradient of the queries
     to_keys = partial(torch.bmm, shares.transpose(1, 2), q)  # and of the values

@@ -12,7 +12,6 @@ at another time.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from machine import processor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -133,7 +133,7 @@ def page(rows: dict[str, str], args: argparse.Namespace) -> str:
         f"Made by `make models` on {date.today()}: "
         f"images of 3×{args.image_size}×{args.image_size}, {args.classes} classes, the default "
         f"patch; batches of {args.batch_size}, float32, {torch.get_num_threads()} threads of "
-        f"{_processor()}; torch {torch.__version__}, timm {timm}. Training is forward, backward "
+        f"{processor()}; torch {torch.__version__}, timm {timm}. Training is forward, backward "
         f"and Adam (median of {args.repeats} steps); evaluation takes turns between the model and "
         f"its folded form (median of {2 * args.repeats}). The machine is shared: differences of "
         "a few per cent say nothing, and `folded / not` is the ratio to read. Not measured on a "
@@ -148,13 +148,6 @@ def page(rows: dict[str, str], args: argparse.Namespace) -> str:
         *(rows[name] for name in all_names() if name in rows),
     ]
     return about + "\n" + "\n".join(lines) + "\n"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _measured(page: Path | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from models.anatomy import anatomy
 from models.fold import why_kept
 from models.modes import modes_kept
 from models.switches import ImageShape
+from models.vit import unmerged
 
 TENSORS_PER_PARAMETER = 4  # weight, gradient, and Adam's two averages
 
@@ -91,9 +92,16 @@ def training_bytes(model: nn.Module, image: ImageShape, batch_size: int) -> int:
 
 
 def _count_macs(model: nn.Module, image: ImageShape) -> int:
+    """As the model is defined, also where its attention is computed with fewer products."""
     counter = FlopCounterMode(display=False)
     # The plain attention kernel is made of matrix products, which the counter knows on any device.
-    with modes_kept(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with (
+        modes_kept(model),
+        unmerged(model),
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        counter,
+    ):
         model.eval()
         # The counter's hooks follow gradients, which nothing here is to have.
         frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}

@@ -55,8 +55,12 @@ class Variant:
 
     def check_buildable(self, image: ImageShape, switches: Switches) -> None:
         """Raise InputError where the model cannot be built so; takes no memory for weights."""
+        self.build_blank(image, switches)
+
+    def build_blank(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
+        """The model without memory for its weights, to be counted; raises InputError."""
         with torch.device("meta"):
-            self.build(image, switches)
+            return self.build(image, switches)
 
     def check_convertible(self) -> None:
         """Raise InputError where weights of a LayerNorm model cannot be made this one's."""

@@ -5,7 +5,8 @@ the normalisation passed in as a callable, a CLS token whatever the pooling, and
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from einops import rearrange, repeat
@@ -176,6 +177,18 @@ def merge_attention(model: nn.Module, merged: bool = True) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.merge(merged)
+
+
+@contextmanager
+def unmerged(model: nn.Module) -> Iterator[None]:
+    """Within this context attention is computed as the model defines it."""
+    merged = [m for m in model.modules() if isinstance(m, Attention) and m.is_merged]
+    try:
+        merge_attention(model, merged=False)
+        yield
+    finally:
+        for module in merged:
+            module.merge(True)
 
 
 def sine_positions(positions: int, dim: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch._dynamo import maybe_mark_dynamic
 
 from models.profile import Profile
 from models.unified_norm import unified_norms
+from models.vit import ViT
 from objectives.execution import Loss
 
 SAVED_SHARE = 0.15  # of a step's time, at least
@@ -38,8 +39,13 @@ def why_not(model: nn.Module, device: torch.device) -> str:
     return ""
 
 
-def pays(profile: Profile, images: int) -> bool:
-    """Whether a worker that will train `images` images saves more by compiling than that takes."""
+def pays(model: nn.Module, profile: Profile, images: float) -> bool:
+    """Whether a CPU worker that will train `images` images saves more by compiling than it takes.
+
+    Never for models of other families, of whose steps large products take nearly all.
+    """
+    if not isinstance(model, ViT):
+        return False
     train_s = images * profile.macs * PASSES / MACS_PER_S
     return train_s * SAVED_SHARE > WORTH * COMPILE_S_PER_BLOCK * profile.blocks
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from models.errors import InputError
 from models.switches import Switches
+from objectives.execution import Precision
 
 REDUCTION_FACTOR = 4  # between rungs; also successive halving's η
 RUNGS_PER_EPOCH = 8  # the first rung is an eighth of an epoch
 RECIPE = "article"  # Adam, constant lr, cross-entropy, no augmentation
-PRECISION = "float32"
+PRECISION: Precision = "float32"
 RECALIBRATION_IMAGES = 2_000
 RECALIBRATION_PIXELS = RECALIBRATION_IMAGES * 64**2
 
@@ -38,7 +39,7 @@ class TrainConfig:
     seed: int  # of the weights, the data order and dropout
     initial: InitialWeights | None = None  # None: random weights
     recipe: str = RECIPE
-    precision: str = PRECISION
+    precision: Precision = PRECISION
     recalibration_images: int = RECALIBRATION_IMAGES  # behind recalibrated BN statistics
     evaluation_batch_size: int = 250
 

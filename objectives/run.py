@@ -1,7 +1,8 @@
 """A training run at some position: what is trained, and all that it needs to go on from there."""
 
+import logging
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from models.norms import progressive_norms
 from models.vit import merge_attention
 from objectives.batch_stats import recalibrated
 from objectives.card import Card, card_of
+from objectives.compiling import compiled, why_not
 from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.evaluation import sums_dtype
@@ -18,6 +20,8 @@ from objectives.execution import FAST, Execution, Loss, autocast, loss_of
 from objectives.initial import initial_model
 from objectives.metrics import RungMetrics
 from objectives.recipe import TrainConfig
+
+log = logging.getLogger(__name__)
 
 FUSED_ADAM = ("cpu", "cuda")  # devices whose fused kernel is checked against the plain one
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
@@ -150,5 +154,12 @@ def start(
     fused = execution.fused and device.type in FUSED_ADAM
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
     loss = loss_of(model, config.precision)
+    if execution.compiled:
+        reason = why_not(model, device)
+        if reason:
+            log.warning("the training step is not compiled: %s", reason)
+            execution = replace(execution, compiled=False)
+        else:
+            loss = compiled(loss)
     segment = Segment.empty(device)
     return Run(config, data, device, model, optimizer, segment, loss, execution)

@@ -139,7 +139,7 @@ class Attempt:
 
     def _start(self, config: TrainConfig) -> runs.Run:
         """A new run, or one that goes on from the best checkpoint that can be used."""
-        run = runs.start(config, self.job.data, self.job.device)
+        run = runs.start(config, self.job.data, self.job.device, self.job.execution)
         self.ledger.recorder.open(trial_params(self.job, config, run))
         if self.claim.attempt > 1:
             self._go_on(run)

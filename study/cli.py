@@ -97,6 +97,15 @@ def run(
     convert: Annotated[
         bool, typer.Option("--convert", help="The weights are LayerNorm's: make BatchNorm of it.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bf16: matrix products in bfloat16, marked everywhere.")
+    ] = "float32",
+    compile_: Annotated[
+        str,
+        typer.Option(
+            "--compile", help="Compile the training step: on, off or auto, where that pays."
+        ),
+    ] = "auto",
     new_head: Annotated[
         bool, typer.Option("--new-head", help="Leave out the weights of the classifier.")
     ] = False,
@@ -139,6 +148,8 @@ def run(
         weights=weights,
         convert=convert,
         new_head=new_head,
+        precision=precision,  # type: ignore[arg-type]
+        compile=compile_,  # type: ignore[arg-type]
         device=device,
         workers=workers,
         workers_per_gpu=workers_per_gpu,

@@ -51,6 +51,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         convert=request.convert,
         new_head=request.new_head,
         recalibration_images=recalibration_images(data.shape.size),
+        precision=request.precision,
     )
 
 

@@ -17,6 +17,7 @@ from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
 from study.errors import DataDifferError
+from study.execution import execution_of
 from study.fitness import check_data, check_mlflow, compare_versions
 from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
 from study.job import Job
@@ -156,7 +157,17 @@ class Docket:
             study_name=study.study_name, storage=storage, pruner=pruner(identity)
         )
         checkpoints = open_checkpoints(study, self.settings, runs)
-        return Job(self.store, storage, study, identity, data, self.device, runs, checkpoints)
+        return Job(
+            self.store,
+            storage,
+            study,
+            identity,
+            data,
+            self.device,
+            runs,
+            checkpoints,
+            execution_of(study),
+        )
 
     def _load(self, name: str, identity: StudyIdentity) -> SearchData:
         key = (identity.dataset, identity.data_options, identity.train_images)

@@ -8,6 +8,7 @@ import optuna
 from models.registry import variant
 from models.switches import Switches, SwitchValue
 from objectives.datasets import SPLIT_SEED, DataOptions
+from objectives.execution import Precision
 from objectives.recipe import (
     PRECISION,
     RECALIBRATION_IMAGES,
@@ -53,7 +54,7 @@ class StudyIdentity:
     recalibration_images: int = RECALIBRATION_IMAGES
     split_seed: int = SPLIT_SEED
     recipe: str = RECIPE
-    precision: str = PRECISION
+    precision: Precision = PRECISION
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -8,6 +8,7 @@ import torch
 
 from models.profile import profile
 from objectives.data import SearchData
+from objectives.execution import FAST, Execution
 from objectives.recipe import TrainConfig
 from objectives.run import Run
 from study.checkpoints import Checkpoints
@@ -30,6 +31,7 @@ class Job:
     device: torch.device
     runs: StudyRuns | None  # None: tracking is off
     checkpoints: Checkpoints
+    execution: Execution = FAST
 
     @property
     def uuid(self) -> str:
@@ -54,6 +56,7 @@ def trial_params(job: Job, config: TrainConfig, run: Run) -> dict[str, Any]:
         "epochs": job.identity.epochs,
         "device": device_label(job.device),
         "threads": torch.get_num_threads(),
+        "execution": str(run.execution),
         "parameters": counted.parameters,
         "multiply_adds": counted.macs,
         "blocks_executed": counted.blocks_executed,

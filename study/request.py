@@ -10,8 +10,11 @@ from models.errors import InputError
 from models.registry import variant
 from models.switches import Switches, non_default
 from objectives.datasets import DataOptions
+from objectives.execution import Precision, check_precision
+from objectives.recipe import PRECISION
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
+from study.execution import Compile, check_compile
 from study.identity import PrunerName, SamplerName
 from study.settings import shown_address
 
@@ -27,10 +30,12 @@ _PLAIN_OPTIONS = (
     "seed",
     "train_images",
     "image_size",
+    "precision",
     "weights",
     "device",
     "workers",
     "workers_per_gpu",
+    "compile",
     "study",
 )
 _FLAGS = ("skip_broken", "convert", "new_head", "fresh")
@@ -63,6 +68,8 @@ class Request:
     checkpoints: str | None = None
     workers: int | None = None  # local ones; None: one per GPU, or one on the CPU
     workers_per_gpu: int = 1
+    precision: Precision = PRECISION
+    compile: Compile = "auto"
 
     @property
     def study_name(self) -> str:
@@ -71,7 +78,8 @@ class Request:
             return self.study
         kind, _, folder = self.dataset.partition(":")
         data = PurePath(folder).name if folder and kind in ("idx", "folder") else kind
-        return f"{data}-{variant(self.model).name.replace(':', '-')}"
+        marked = "" if self.precision == PRECISION else f"-{self.precision}"
+        return f"{data}-{variant(self.model).name.replace(':', '-')}{marked}"
 
     @property
     def data_options(self) -> DataOptions:
@@ -93,6 +101,8 @@ class Request:
         if self.convert:
             variant(self.model).check_convertible()
         self.data_options  # noqa: B018  # which checks itself
+        check_precision(self.precision)
+        check_compile(self.compile)
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
         if self.sampler == "gp" and self.pruner != "none":

@@ -15,6 +15,7 @@ from study.creation import create_or_resume, identify
 from study.docket import check_checkpoints, open_checkpoints
 from study.environment import device_of
 from study.errors import UnknownStudyError
+from study.execution import decide
 from study.giving_up import give_up
 from study.identity import UUID_KEY, StudyIdentity
 from study.overview import Overview, overview
@@ -119,6 +120,7 @@ def open_session(
     say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
+    shape = data.shape
     del data  # workers read their own
     with open_store(settings) as store:
         say(f"store:   {store.label}")
@@ -126,6 +128,7 @@ def open_session(
         with store.locked(CREATE_LOCK):
             study, is_new = create_or_resume(store, identity, request)
             runs = _open_runs(store, study, identity, settings)
+            decide(study, identity, shape, request.compile, request.trials, request.workers or 1)
             set_stopped(study, False)
         session = Session(store, study, identity, request, settings, device, runs, is_new)
         session.fill(request.trials)

@@ -1,0 +1,41 @@
+"""The most memory that a process takes which trains, or evaluates, in one way; prints MiB.
+
+python bench/peak_memory.py --model vitbn --way ours --data FOLDER
+"""
+
+import argparse
+import resource
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from contenders import evaluation_calls, training_calls
+
+from objectives.data import load_search_data
+from objectives.datasets import dataset
+
+STEPS = 10
+
+
+def main() -> None:
+    """Do it once and print what the kernel counted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="vitbn")
+    parser.add_argument("--way", default="ours")
+    parser.add_argument("--evaluate", action="store_true", help="instead of training")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    args = parser.parse_args()
+    device = torch.device("cpu")
+    data = load_search_data(dataset("mnist", args.data_dir))
+    if args.evaluate:
+        call = evaluation_calls(args.model, data, device)[args.way]
+    else:
+        call = training_calls(args.model, data, device, STEPS)[args.way]
+    call()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+if __name__ == "__main__":
+    main()
