@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 # Not installed on most machines that measure: the packages lie beside bench/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,7 +30,6 @@ from contenders import (
     inference_calls,
     training_calls,
 )
-from layouts import images_per_s, layouts
 from machine import processor
 from performance_page import page
 from turns import take_turns
@@ -38,6 +37,8 @@ from turns import take_turns
 from models.registry import ARTICLE
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
+from objectives.execution import Precision
+from objectives.layouts import Probe, images_per_s, layouts
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_DIR = ROOT / ".bench-data"
@@ -96,8 +97,9 @@ def measure(amount: Amount, data: SearchData, data_dir: Path) -> Numbers:
     if amount.memory:
         _say("peak memory, in processes of their own")
         numbers.peak_mib = _peaks(amount.models[-1], data_dir)
-    for way in ("ours", "ours, bf16"):
-        numbers.layouts[way] = _layouts(amount, way, data_dir)
+    for precision in get_args(Precision):
+        probe = Probe(amount.models[-1], {}, "mnist", str(data_dir), BATCH_SIZE, precision)
+        numbers.layouts[precision] = _layouts(amount, probe)
     return numbers
 
 
@@ -113,14 +115,13 @@ def _by_model(times: dict[str, tuple[float, ...]]) -> dict[str, dict[str, tuple[
     return grouped
 
 
-def _layouts(amount: Amount, way: str, data_dir: Path) -> dict[str, list[float]]:
+def _layouts(amount: Amount, probe: Probe) -> dict[str, list[float]]:
     tried = layouts(torch.get_num_threads())
     found: dict[str, list[float]] = {str(layout): [] for layout in tried}
     for turn in range(amount.layout_turns):
-        _say(f"workers × threads, {way}: turn {turn + 1} of {amount.layout_turns}")
+        _say(f"workers × threads, {probe.precision}: turn {turn + 1} of {amount.layout_turns}")
         for layout in tried:
-            speed = images_per_s(layout, amount.models[-1], way, data_dir, amount.layout_s)
-            found[str(layout)].append(speed)
+            found[str(layout)].append(images_per_s(layout, probe, amount.layout_s))
     return found
 
 

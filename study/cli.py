@@ -111,10 +111,11 @@ def run(
     ] = False,
     device: DeviceOption = "auto",
     workers: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=0,
-            help="Local workers; 0: this node trains nothing. Default: one per GPU, else one.",
+            metavar="N|auto",
+            help="Local workers; 0: this node trains nothing; auto: as many as a CPU trains most "
+            "with, by measurement. Default: one per GPU, else one.",
             show_default=False,
         ),
     ] = None,
@@ -130,7 +131,7 @@ def run(
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
     from study.model_options import switches_of
-    from study.request import Request, default_pruner, parse_space
+    from study.request import Request, default_pruner, parse_space, parse_workers
 
     request = Request(
         model=model,
@@ -151,7 +152,7 @@ def run(
         precision=precision,  # type: ignore[arg-type]
         compile=compile_,  # type: ignore[arg-type]
         device=device,
-        workers=workers,
+        workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,
         study=study,
         fresh=fresh,
@@ -170,6 +171,7 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study import progress
     from study.coordinator import coordinate
     from study.crew import berths
+    from study.layout_choice import local_workers
     from study.patience import Patience
     from study.service import open_session
     from study.stop import stop_on_signals
@@ -181,7 +183,8 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
         open_session(request, settings, lambda line: print_line(notes, line)) as session,
         stop_on_signals() as stop,  # from here on; until then Ctrl-C ends the process at once
     ):
-        places = berths(session.device, request.workers, request.workers_per_gpu)
+        workers = local_workers(session, lambda line: print_line(notes, line))
+        places = berths(session.device, workers, request.workers_per_gpu)
         for line in opening(session, places):
             print_line(notes, line)
         patience = Patience(settings.store_patience_s, stop)

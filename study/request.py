@@ -4,7 +4,7 @@ import math
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import get_args
+from typing import Literal, get_args
 
 from models.errors import InputError
 from models.registry import variant
@@ -18,7 +18,10 @@ from study.execution import Compile, check_compile
 from study.identity import PrunerName, SamplerName
 from study.settings import shown_address
 
+Workers = int | Literal["auto"]
+
 MOST = 10_000  # trials of a study, epochs of a trial: more is a slip of the finger
+MOST_WORKERS = 1_000
 LONGEST_NAME = 200  # characters; Optuna and MLflow store a little more
 
 # Options whose value is that of the field.
@@ -66,7 +69,7 @@ class Request:
     storage: str | None = None  # as on the command line, to be said again
     mlflow: str | None = None
     checkpoints: str | None = None
-    workers: int | None = None  # local ones; None: one per GPU, or one on the CPU
+    workers: Workers | None = None  # local ones; None: one per GPU, or one on the CPU
     workers_per_gpu: int = 1
     precision: Precision = PRECISION
     compile: Compile = "auto"
@@ -103,6 +106,8 @@ class Request:
         self.data_options  # noqa: B018  # which checks itself
         check_precision(self.precision)
         check_compile(self.compile)
+        if isinstance(self.workers, int):
+            _within("workers", self.workers, MOST_WORKERS, least=0)
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
         if self.sampler == "gp" and self.pruner != "none":
@@ -169,6 +174,15 @@ def parse_space(model: str, name: str, lr: str | None, batch_size: str | None) -
     return space
 
 
+def parse_workers(text: str | None) -> Workers | None:
+    """The number of local workers from the text of --workers; raises InputError."""
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    if not text.isdigit():
+        raise InputError(f"--workers {text} must be a whole number from 0, or auto")
+    return int(text)
+
+
 def _parse_range(name: str, text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(":"))
@@ -179,9 +193,9 @@ def _parse_range(name: str, text: str) -> tuple[float, float]:
     return low, high
 
 
-def _within(name: str, value: int, most: int | None = None) -> None:
-    if value < 1:
-        raise InputError(f"{name} {value} must be at least 1")
+def _within(name: str, value: int, most: int | None = None, least: int = 1) -> None:
+    if value < least:
+        raise InputError(f"{name} {value} must be at least {least}")
     if most is not None and value > most:
         raise InputError(f"{name} {value} must be at most {most:,}")
 

@@ -128,11 +128,16 @@ def open_session(
         with store.locked(CREATE_LOCK):
             study, is_new = create_or_resume(store, identity, request)
             runs = _open_runs(store, study, identity, settings)
-            decide(study, identity, shape, request.compile, request.trials, request.workers or 1)
+            decide(study, identity, shape, request.compile, request.trials, _share(request))
             set_stopped(study, False)
         session = Session(store, study, identity, request, settings, device, runs, is_new)
         session.fill(request.trials)
         yield session
+
+
+def _share(request: Request) -> int:
+    """Among how many workers the trials are divided, as far as that is known."""
+    return request.workers if isinstance(request.workers, int) else 1
 
 
 def probe_addresses(settings: Settings) -> None:

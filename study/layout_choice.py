@@ -1,0 +1,75 @@
+"""How many local workers a CPU is divided among, found by measurement."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from objectives.layouts import Layout, Probe, images_per_s, layouts
+from study.identity import StudyIdentity
+from study.service import Session
+
+WORTH = 1.2  # times what one worker with all threads trains, for more workers to be taken
+TURNS = 3
+TURN_S = 3.0  # of each layout in each turn
+
+
+def local_workers(session: Session, say: Callable[[str], None]) -> int | None:
+    """How many were asked for; None: one per GPU, else one."""
+    asked = session.request.workers
+    if asked != "auto":
+        return asked
+    if session.device.type != "cpu" or session.is_done:
+        return None
+    cores = torch.get_num_threads()
+    return measured_layout(session.identity, session.settings.data_dir, cores, say).workers
+
+
+def measured_layout(
+    identity: StudyIdentity, data_dir: Path, cores: int, say: Callable[[str], None]
+) -> Layout:
+    """The layout of the most trials per hour, or one worker where little is to be gained."""
+    tried = layouts(cores)
+    if len(tried) == 1:
+        say("workers: one core, one worker")
+        return tried[0]
+    say(f"workers: trying {', '.join(map(str, tried))} threads, about {len(tried) * 20} s")
+    probe = _probe(identity, data_dir)
+    speeds: dict[Layout, list[float]] = {layout: [] for layout in tried}
+    for _ in range(TURNS):
+        for layout, found in speeds.items():
+            found.append(images_per_s(layout, probe, TURN_S))
+    return choose({layout: statistics.median(found) for layout, found in speeds.items()}, say)
+
+
+def choose(speeds: dict[Layout, float], say: Callable[[str], None]) -> Layout:
+    """The fastest by images/s, if it is `WORTH` its parallel trials; says why."""
+    alone = next(iter(speeds))
+    best = max(speeds, key=lambda layout: speeds[layout])
+    gain = speeds[best] / speeds[alone]
+    if best == alone:
+        say(f"workers: one with all {alone.threads} threads is the fastest")
+    elif gain < WORTH:
+        say(
+            f"workers: nothing is to be gained; {best} threads train {gain:.2f} times as much as "
+            f"one worker with all {alone.threads}, and more workers know less of each other"
+        )
+    else:
+        say(f"workers: {best} threads train {gain:.2f} times as much as one worker with all")
+        return best
+    return alone
+
+
+def _probe(identity: StudyIdentity, data_dir: Path) -> Probe:
+    first, last = identity.batch_size
+    return Probe(
+        model=identity.model,
+        switches=identity.switches,
+        dataset=identity.dataset,
+        data_dir=str(data_dir),
+        batch_size=min((first + last) // 2, identity.train_images),
+        precision=identity.precision,
+        image_size=identity.image_size,
+        skip_broken=identity.skip_broken,
+    )
