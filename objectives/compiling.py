@@ -8,15 +8,17 @@ their batch size, and is kept on disk for the next.
 import logging
 import os
 import shutil
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
 
+from models.norms import progressive_norms
 from models.profile import Profile
 from models.unified_norm import unified_norms
 from models.vit import ViT
-from objectives.execution import Loss
+from objectives.execution import Execution, Loss
 
 SAVED_SHARE = 0.15  # of a step's time, at least
 COMPILE_S_PER_BLOCK = 3.5  # on two cores, nothing cached
@@ -27,10 +29,26 @@ PASSES = 3  # multiply-adds of a step over those of its forward pass
 log = logging.getLogger(__name__)
 
 
-def why_not(model: nn.Module, device: torch.device) -> str:
-    """Why a step of `model` cannot be compiled here; empty if it can."""
-    if device.type != "cpu":
-        return f"compiled steps are not measured on {device.type} yet"
+def possible(execution: Execution, model: nn.Module, device: torch.device) -> Execution:
+    """What of `execution` can be done with `model` here; what is left out is logged.
+
+    Compiling is for the CPU, graphs are for CUDA: on the other device each is silently nothing.
+    """
+    is_cpu, is_cuda = device.type == "cpu", device.type == "cuda"
+    wanted = replace(
+        execution, compiled=execution.compiled and is_cpu, graphed=execution.graphed and is_cuda
+    )
+    if wanted.compiled and (reason := why_not_compiled(model)):
+        log.warning("the training step is not compiled: %s", reason)
+        wanted = replace(wanted, compiled=False)
+    if wanted.graphed and progressive_norms(model):
+        log.warning("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
+        wanted = replace(wanted, graphed=False)
+    return wanted
+
+
+def why_not_compiled(model: nn.Module) -> str:
+    """Why a step of `model` cannot be compiled on a CPU here; empty if it can."""
     if unified_norms(model):
         return "Unified Normalization changes its buffers in the backward pass"
     compiler = os.environ.get("CXX", "g++")

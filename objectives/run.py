@@ -1,8 +1,7 @@
 """A training run at some position: what is trained, and all that it needs to go on from there."""
 
-import logging
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from models.norms import progressive_norms
 from models.vit import merge_attention
 from objectives.batch_stats import recalibrated
 from objectives.card import Card, card_of
-from objectives.compiling import compiled, why_not
+from objectives.compiling import compiled, possible
 from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.evaluation import sums_dtype
@@ -20,8 +19,6 @@ from objectives.execution import FAST, Execution, Loss, autocast, loss_of
 from objectives.initial import initial_model
 from objectives.metrics import RungMetrics
 from objectives.recipe import TrainConfig
-
-log = logging.getLogger(__name__)
 
 FUSED_ADAM = ("cpu", "cuda")  # devices whose fused kernel is checked against the plain one
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
@@ -151,15 +148,13 @@ def start(
     for norm in progressive_norms(model):
         norm.set_progress(0.0)  # trained weights may come with the end of another run
     merge_attention(model, execution.merged)
+    execution = possible(execution, model, device)
     fused = execution.fused and device.type in FUSED_ADAM
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.lr, fused=fused, capturable=execution.graphed
+    )
     loss = loss_of(model, config.precision)
     if execution.compiled:
-        reason = why_not(model, device)
-        if reason:
-            log.warning("the training step is not compiled: %s", reason)
-            execution = replace(execution, compiled=False)
-        else:
-            loss = compiled(loss)
+        loss = compiled(loss)
     segment = Segment.empty(device)
     return Run(config, data, device, model, optimizer, segment, loss, execution)

@@ -9,6 +9,7 @@ from objectives.measuring import diverged, measure, weights_finite
 from objectives.metrics import Event, Pause
 from objectives.order import batches
 from objectives.run import Run, Segment
+from objectives.steps import CudaRecorder, GraphedStep, PlainStep, Step
 from objectives.stopwatch import Stopwatch
 
 
@@ -26,8 +27,9 @@ def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event
         config.train_images, config.batch_size, config.seed, run.images_seen, images.images.device
     )
     source = feed(images, order)
+    step = _stepper(run)
     for rung in config.rungs[len(run.curve) :]:
-        yield from _train_to(run, rung, source, pause)
+        yield from _train_to(run, rung, step, source, pause)
         if bad_step := int(run.segment.bad_step) or (0 if weights_finite(run) else run.step):
             yield diverged(run, bad_step)
             return
@@ -41,12 +43,14 @@ def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event
 
 
 def _train_to(
-    run: Run, rung: int, source: Iterator[Batch], pause: Callable[[], bool]
+    run: Run, rung: int, step: Step, source: Iterator[Batch], pause: Callable[[], bool]
 ) -> Iterator[Pause]:
     watch = Stopwatch(run)
     scheduled = progressive_norms(run.model)
     while run.images_seen < rung:
-        _step(run, next(source), keep_gradients=run.images_seen + run.config.batch_size >= rung)
+        loss = step(*next(source))
+        run.step += 1
+        run.segment.add(loss, run.step)
         for norm in scheduled:
             norm.set_progress(run.progress)
         watch.tick()
@@ -59,13 +63,6 @@ def _train_to(
     watch.stop()
 
 
-def _step(run: Run, batch: Batch, keep_gradients: bool) -> None:
-    """One optimiser step; gradients are freed unless a rung's metrics want their norm."""
-    pixels, labels = batch
-    loss = run.loss(pixels, labels)
-    loss.backward()
-    run.optimizer.step()
-    run.step += 1
-    run.segment.add(loss.detach(), run.step)
-    if not keep_gradients:
-        run.optimizer.zero_grad(set_to_none=True)
+def _stepper(run: Run) -> Step:
+    plain = PlainStep(run.loss, run.optimizer)
+    return GraphedStep(plain, CudaRecorder()) if run.execution.graphed else plain

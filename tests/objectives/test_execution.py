@@ -7,15 +7,19 @@ import pytest
 import torch
 
 from models.errors import InputError
-from models.registry import ARTICLE
+from models.profile import profile
+from models.registry import ARTICLE, variant
 from models.switches import ViTSwitches
+from objectives.compiling import pays
 from objectives.data import SearchData
+from objectives.datasets import MNIST_SHAPE, SHAPES
 from objectives.execution import FAST, PLAIN, Execution, Precision, check_precision
 from objectives.run import Run, start
 from objectives.training import train
 from tests.conftest import CPU
 from tests.objectives.tiny import CONFIG, rungs
 
+COMPILED = replace(FAST, compiled=True)
 # Heads as wide as the tokens, so that attention is merged.
 WIDE = ViTSwitches(dim=16, depth=2, heads=2, dim_head=16, mlp_dim=32)
 LOSS_TOLERANCE = 2e-5  # after 100 steps; rounding alone moved it by up to 4e-6
@@ -66,3 +70,61 @@ def test_an_unknown_precision_is_refused() -> None:
 def test_an_execution_says_what_it_does() -> None:
     assert str(FAST) == "merged+folded+fused"
     assert str(PLAIN) == "plain"
+
+
+def test_graphs_and_compilation_are_left_out_where_they_do_not_apply(subset: SearchData) -> None:
+    config = replace(CONFIG, model="vit", switches=WIDE)
+    asked = Execution(compiled=False, graphed=True)
+    assert not start(config, subset, CPU, asked).execution.graphed
+
+
+@pytest.mark.parametrize("missing", ["compiler", "norm"])
+def test_what_cannot_be_compiled_is_said_and_runs_as_it_is(
+    missing: str,
+    subset: SearchData,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = "vit_un" if missing == "norm" else "vitbn"
+    if missing == "compiler":
+        monkeypatch.setenv("PATH", "")
+    config = replace(CONFIG, model=model, switches=WIDE)
+    run = start(config, subset, CPU, COMPILED)
+    list(train(run))
+    assert not run.execution.compiled
+    reasons = {"compiler": "no C++ compiler is installed", "norm": "Unified Normalization"}
+    assert [reasons[missing] in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_compiler_that_fails_is_said_once_and_training_goes_on(
+    subset: SearchData, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise torch._dynamo.exc.InternalTorchDynamoError("no such header")
+
+    monkeypatch.setattr(torch, "compile", lambda _loss: broken)
+    config = replace(CONFIG, model="vit", switches=WIDE)
+    run, plain = (start(config, subset, CPU, way) for way in (COMPILED, FAST))
+    curve = rungs(train(run))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the training step could not be compiled (no such header); it runs as it is"
+    ]
+    assert [m.train_loss for m in curve] == [m.train_loss for m in rungs(train(plain))]
+
+
+def test_compiled_steps_follow_the_plain_curve_at_two_batch_sizes(subset: SearchData) -> None:
+    for batch_size in (20, 33):
+        config = replace(CONFIG, switches=WIDE, batch_size=batch_size, rungs=(20, 500))
+        run, plain = (start(config, subset, CPU, way) for way in (COMPILED, PLAIN))
+        assert run.execution.compiled
+        for mine, theirs in zip(rungs(train(run)), rungs(train(plain)), strict=True):
+            assert mine.train_loss == pytest.approx(theirs.train_loss, abs=LOSS_TOLERANCE)
+            assert mine.val_loss == pytest.approx(theirs.val_loss, abs=LOSS_TOLERANCE)
+
+
+def test_compilation_pays_for_much_work_on_small_models_only() -> None:
+    for name, images, expected in (("vitbn", 1e5, False), ("vitbn", 1e6, True)):
+        model = variant(name).build_blank(MNIST_SHAPE)
+        assert pays(model, profile(model, MNIST_SHAPE), images) is expected
+    deit, shape = variant("deit_tiny").build_blank(SHAPES["cifar10"]), SHAPES["cifar10"]
+    assert not pays(deit, profile(deit, shape), 1e9)

@@ -1,0 +1,111 @@
+"""One optimiser step: operation after operation, or as a whole from a CUDA graph.
+
+Small models take longer to launch than to compute. A graph is launched as one piece; it reads its
+batch from buffers of its own and writes where parameters, gradients and optimiser states lie. A run
+has one batch size and one model, so it has one graph, which goes with it.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from objectives.execution import Loss
+
+WARM_UP_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""Of pixels (B, C, H, W) and labels (B,): trains on them; the detached loss ().
+
+The gradients stay until the next step.
+"""
+
+Work = Callable[[], Tensor]
+
+
+class Recorder(Protocol):
+    """Records work as a graph."""
+
+    def aside(self, work: Work) -> Tensor:
+        """Do `work` where it may be recorded later."""
+
+    def record(self, work: Work) -> Work:
+        """What `work` does, without doing it, as a function whose result lies at one place."""
+
+
+class CudaRecorder:
+    """Records CUDA graphs, on a stream of its own as capture demands."""
+
+    def __init__(self) -> None:
+        self.stream = torch.cuda.Stream()
+
+    def aside(self, work: Work) -> Tensor:
+        """Do `work` on the stream on which it will be captured."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            result = work()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return result
+
+    def record(self, work: Work) -> Work:
+        """Capture `work`, which must wait for nothing."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            result = work()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class PlainStep:
+    """Forward, backward and optimiser, one operation after another."""
+
+    def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
+        self.loss = loss
+        self.optimizer = optimizer
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Train on one batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(pixels, labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+class GraphedStep:
+    """Steps replayed from a graph, once a few have been taken plainly; all are steps of the run.
+
+    Batches must have the shape of the first, and the optimiser must be `capturable`.
+    """
+
+    def __init__(self, plain: PlainStep, recorder: Recorder) -> None:
+        self.plain = plain
+        self.recorder = recorder
+        self.taken = 0
+        self.replay: Work | None = None
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Train on one batch."""
+        if self.taken < WARM_UP_STEPS:
+            self.taken += 1
+            return self.recorder.aside(lambda: self.plain(pixels, labels))
+        if self.replay is None:
+            self.replay = self._recorded(pixels, labels)
+        self.pixels.copy_(pixels)
+        self.labels.copy_(labels)
+        loss = self.replay().clone()  # the next step writes where it lies
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient  # a rung takes them away
+        return loss
+
+    def _recorded(self, pixels: Tensor, labels: Tensor) -> Work:
+        self.pixels, self.labels = pixels.clone(), labels.clone()
+        replay = self.recorder.record(lambda: self.plain(self.pixels, self.labels))
+        groups = self.plain.optimizer.param_groups
+        self.gradients = [(p, p.grad) for group in groups for p in group["params"]]
+        return replay

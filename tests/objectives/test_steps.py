@@ -1,0 +1,62 @@
+"""A step from a graph against the plain one, as far as it goes without CUDA."""
+
+import torch
+from torch import Tensor
+
+from objectives.data import SearchData
+from objectives.run import Run
+from objectives.steps import WARM_UP_STEPS, GraphedStep, PlainStep, Work
+from tests.objectives.tiny import DROPOUT, new_run
+
+STEPS = WARM_UP_STEPS + 4
+
+
+class Again:
+    """Stands in for CUDA graphs: does the work anew, its result and gradients at fixed places."""
+
+    def __init__(self) -> None:
+        self.aside_steps = self.recordings = 0
+
+    def aside(self, work: Work) -> Tensor:
+        self.aside_steps += 1
+        return work()
+
+    def record(self, work: Work) -> Work:
+        self.recordings += 1
+        place = torch.zeros(())
+        return lambda: place.copy_(work())
+
+
+def taken(run: Run, step: "PlainStep | GraphedStep") -> list[float]:
+    """Losses of some steps over the first training images; a rung between takes the gradients."""
+    torch.manual_seed(1)  # of dropout
+    images = run.data.train
+    losses = []
+    for index in range(STEPS):
+        selection = slice(20 * index, 20 * (index + 1))
+        batch = images.pixels(images.images[selection]), images.labels[selection]
+        losses.append(step(*batch))
+        if index == STEPS - 2:
+            run.optimizer.zero_grad(set_to_none=True)
+    return [float(loss) for loss in losses]
+
+
+def test_replayed_steps_train_like_plain_ones(subset: SearchData) -> None:
+    plain, graphed = (new_run(subset, switches=DROPOUT) for _ in range(2))
+    expected = taken(plain, PlainStep(plain.loss, plain.optimizer))
+    recorder = Again()
+    found = taken(graphed, GraphedStep(PlainStep(graphed.loss, graphed.optimizer), recorder))
+    assert found == expected
+    assert len(set(found)) == STEPS, "each step's loss is its own, not where the last one lies"
+    torch.testing.assert_close(
+        graphed.model.state_dict(), plain.model.state_dict(), rtol=0.0, atol=0.0
+    )
+    assert (recorder.aside_steps, recorder.recordings) == (WARM_UP_STEPS, 1)
+
+
+def test_the_step_reads_each_batch_and_not_the_first_again(subset: SearchData) -> None:
+    run = new_run(subset)
+    step = GraphedStep(PlainStep(run.loss, run.optimizer), Again())
+    taken(run, step)
+    last = subset.train.images[20 * (STEPS - 1) : 20 * STEPS]
+    torch.testing.assert_close(step.pixels, subset.train.pixels(last))
