@@ -8,10 +8,10 @@ DEV := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lint format chaos models gpu-check
+.PHONY: help study test lint format chaos models bench bench-quick gpu-check
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 study: $(RUNTIME) ## search vitbn on MNIST: 20 trials, then a summary
 	$(BIN)/bnvit-study run --model vitbn --trials 20
@@ -35,6 +35,12 @@ chaos: $(DEV) ## break everything around a study until KILLS workers were killed
 
 models: $(DEV) ## measure all models on this CPU and write docs/models.md (half an hour)
 	$(BIN)/python bench/zoo.py --output docs/models.md
+
+bench: $(RUNTIME) ## measure one trial against the article's loop and write docs/performance.md (half an hour)
+	$(BIN)/python bench/performance.py --output docs/performance.md --json docs/results/performance.json
+
+bench-quick: $(RUNTIME) ## the same for one model in few turns, printed (under 5 minutes)
+	$(BIN)/python bench/performance.py --quick
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi

@@ -1,4 +1,6 @@
-"""Check training on a CUDA device: each model against the CPU, and no waiting between rungs.
+"""Check training on a CUDA device: each model, each way of computing it, against the CPU.
+
+And that no step waits for the device between rungs.
 
     make gpu-check          or    python bench/gpu_check.py [--data FOLDER] [--quick]
 
@@ -28,6 +30,7 @@ from models.errors import BnvitError
 from models.registry import ARTICLE, variant
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
+from objectives.execution import FAST, PLAIN, Execution
 from objectives.recipe import TrainConfig
 from objectives.run import WARM_UP_STEPS, start
 from objectives.training import train
@@ -46,7 +49,10 @@ TIMED_STEPS = 64  # the warm-up, twice WARM_UP_STEPS, included
 WARM_UP_IMAGES = 1_000
 EPOCH_IMAGES = 55_000  # MNIST's train split
 MIN_ACCURACY = 0.5  # five times chance: the model has learned
-HEADINGS = "model     loss diff  step ms  epoch s  images/s  val accuracy  peak MiB  result  syncs"
+WAYS = {"plain": PLAIN, "fast": FAST, "graph": replace(FAST, graphed=True)}
+HEADINGS = (
+    "model           loss diff  step ms  epoch s  images/s  val accuracy  peak MiB  result  syncs"
+)
 
 
 @dataclass(frozen=True)
@@ -71,36 +77,43 @@ class Row:
     def __str__(self) -> str:
         epoch = f"{'' if self.whole_epoch else '~'}{EPOCH_IMAGES / self.images_per_s:.2f}"
         return (
-            f"{self.model:8}  {self.loss_difference:9.1e}  {self.step_ms:7.2f}  {epoch:>7}"
+            f"{self.model:14}  {self.loss_difference:9.1e}  {self.step_ms:7.2f}  {epoch:>7}"
             f"  {self.images_per_s:8.0f}  {self.val_accuracy:12.4f}  {self.peak_mib:8.0f}"
             f"  {'ok' if self.ok else 'FAILED':6}  {self.sync or 'none'}"
         )
 
 
-def first_losses(config: TrainConfig, data: SearchData, device: torch.device) -> list[float]:
+def first_losses(
+    config: TrainConfig, data: SearchData, device: torch.device, execution: Execution = FAST
+) -> list[float]:
     """Losses of the first steps, a rung each; the run is saved and resumed on the way."""
     rungs = tuple(config.batch_size * step for step in range(1, FIRST_STEPS + 1))
     config = replace(config, rungs=rungs, recalibration_images=COMPARED_IMAGES)
     data = replace(data, validation=data.validation.first(COMPARED_IMAGES))
-    run, stored = start(config, data, device), io.BytesIO()
+    run, stored = start(config, data, device, execution), io.BytesIO()
     list(islice(train(run), 2))
     torch.save(run.state_dict(), stored)
     stored.seek(0)
-    resumed = start(config, data, device)
+    resumed = start(config, data, device, execution)
     resumed.load_state_dict(torch.load(stored, map_location="cpu", weights_only=True))
     list(train(resumed))
     return [metrics.train_loss for metrics in resumed.curve]
 
 
-def loss_difference(config: TrainConfig, data: SearchData, device: torch.device) -> float:
+def loss_difference(
+    config: TrainConfig, data: SearchData, device: torch.device, execution: Execution = FAST
+) -> float:
     """The largest difference of the first losses to the CPU's; infinite if one run diverged."""
-    losses, expected = (first_losses(config, data, d) for d in (device, torch.device("cpu")))
+    losses = first_losses(config, data, device, execution)
+    expected = first_losses(config, data, torch.device("cpu"), PLAIN)
     if not len(losses) == len(expected) == FIRST_STEPS:
         return math.inf
     return max(abs(loss - other) for loss, other in zip(losses, expected, strict=True))
 
 
-def first_sync(config: TrainConfig, data: SearchData, device: torch.device) -> str:
+def first_sync(
+    config: TrainConfig, data: SearchData, device: torch.device, execution: Execution = FAST
+) -> str:
     """Where a step between two rungs waits for the device; empty if none does.
 
     The training loop's own `pause` switches torch's debug mode on after the warm-up and off
@@ -108,7 +121,9 @@ def first_sync(config: TrainConfig, data: SearchData, device: torch.device) -> s
     copies, but not `torch.cuda.synchronize`, which refuses here while the mode is on.
     """
     rungs = (SYNC_STEPS * config.batch_size,)
-    run = start(replace(config, rungs=rungs, train_images=SYNC_EPOCH_IMAGES), data, device)
+    run = start(
+        replace(config, rungs=rungs, train_images=SYNC_EPOCH_IMAGES), data, device, execution
+    )
 
     def guard() -> bool:
         inside = WARM_UP_STEPS <= run.step < SYNC_STEPS - 1
@@ -137,9 +152,11 @@ def _place(error: RuntimeError) -> str:
     return [f"{p.name}:{n}" for p, n in frames if p.parent.name in ("models", "objectives")][-1]
 
 
-def median_step_ms(config: TrainConfig, data: SearchData, device: torch.device) -> float:
+def median_step_ms(
+    config: TrainConfig, data: SearchData, device: torch.device, execution: Execution = FAST
+) -> float:
     """Median time from one step's end to the next's by the device's clock, without warm-up."""
-    run = start(replace(config, rungs=(TIMED_STEPS * config.batch_size,)), data, device)
+    run = start(replace(config, rungs=(TIMED_STEPS * config.batch_size,)), data, device, execution)
     ends: list[torch.cuda.Event] = []
 
     def mark() -> bool:
@@ -151,28 +168,31 @@ def median_step_ms(config: TrainConfig, data: SearchData, device: torch.device) 
     return statistics.median(a.elapsed_time(b) for a, b in pairwise(ends[2 * WARM_UP_STEPS :]))
 
 
-def short_run(config: TrainConfig, data: SearchData, device: torch.device) -> tuple[float, float]:
+def short_run(
+    config: TrainConfig, data: SearchData, device: torch.device, execution: Execution = FAST
+) -> tuple[float, float]:
     """Last validation accuracy, and images/s since the rung before; NaN if training diverged."""
-    run = start(config, data, device)
+    run = start(config, data, device, execution)
     list(train(run))
     if len(run.curve) < len(config.rungs):
         return math.nan, math.nan
     return run.curve[-1].val_accuracy, run.curve[-1].train_images_per_s or math.nan
 
 
-def check(model: str, data: SearchData, device: torch.device, images: int) -> Row:
+def check(model: str, way: str, data: SearchData, device: torch.device, images: int) -> Row:
     """All checks of one model, with default switches; the first rung of `short_run` warms up."""
     rungs = (WARM_UP_IMAGES, WARM_UP_IMAGES + images)
     switches = variant(model).resolved(None, data.shape)
     config = TrainConfig(model, switches, "idx", LR, BATCH_SIZE, rungs, len(data.train), 0)
-    difference = loss_difference(config, data, device)
-    sync = first_sync(config, data, device)
-    step_ms = median_step_ms(config, data, device)
+    execution = WAYS[way]
+    difference = loss_difference(config, data, device, execution)
+    sync = first_sync(config, data, device, execution)
+    step_ms = median_step_ms(config, data, device, execution)
     torch.cuda.reset_peak_memory_stats(device)
-    accuracy, speed = short_run(config, data, device)
+    accuracy, speed = short_run(config, data, device, execution)
     peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
     whole = min(images, len(data.train)) >= EPOCH_IMAGES
-    return Row(model, difference, sync, step_ms, speed, whole, accuracy, peak_mib)
+    return Row(f"{model} {way}", difference, sync, step_ms, speed, whole, accuracy, peak_mib)
 
 
 def main() -> int:
@@ -198,7 +218,7 @@ def main() -> int:
         data = load_search_data(dataset(f"idx:{args.data}", Path()))
     except BnvitError as error:
         parser.error(str(error))
-    rows = [check(model, data, device, images) for model in args.models]
+    rows = [check(model, way, data, device, images) for model in args.models for way in WAYS]
     machine = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     print(f"{datetime.now():%Y-%m-%d %H:%M}, {machine}, torch {torch.__version__}, {args.data}")
     print(f"float32 without TF32, batch {BATCH_SIZE}, Adam lr {LR:g}", HEADINGS, *rows, sep="\n")
