@@ -1,6 +1,7 @@
 """A process that joins as a worker: opens what it needs, works, and leaves in order."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def join(
     if memory_share < 1.0 and device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(memory_share, cuda_index(device))
     data_dir.prepare(settings.data_dir)
+    # What torch.compile makes is there for the next worker, and after a restart of the machine.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "compiled"))
     with stop_on_signals() as stop:
         if of_parent is not None:
             ParentWatch(stop, of_parent).start()
