@@ -27,9 +27,12 @@ def merged_attention(
             maps = _multiplied_out(to_qkv, to_out, heads)
     else:
         maps = _multiplied_out(to_qkv, to_out, heads)
-    to_queries, query_bias, to_outputs, out_bias = maps
-    queries = F.linear(x, to_queries, query_bias).view(batch, tokens * heads, dim)
+    to_queries, to_offsets, to_outputs, out_bias = maps
+    queries = F.linear(x, to_queries).view(batch, tokens * heads, dim)
     scores = torch.bmm(queries, x.transpose(1, 2))  # (B, N·heads, N)
+    if to_offsets is not None:
+        offsets = F.linear(x, to_offsets).transpose(1, 2)  # (B, heads, N), the same for all queries
+        scores.view(batch, tokens, heads, tokens).add_(offsets.unsqueeze(1))
     shares = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     shares = F.dropout(shares, dropout).to(x.dtype)
     mixed = torch.bmm(shares, x).view(batch, tokens, heads * dim)
@@ -39,9 +42,11 @@ def merged_attention(
 def _multiplied_out(
     to_qkv: nn.Linear, to_out: nn.Linear, heads: int
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Weight and bias from tokens to all heads' scaled queries, and from their mixtures to outputs.
+    """Weights from tokens to all heads' scaled queries, to offsets of their scores, to outputs.
 
-    A bias of the keys adds the same to all scores of a query, which softmax takes out again.
+    And the bias of the outputs. A bias of the queries adds to a score what depends on its key
+    alone, (heads, dim) · x; a bias of the keys adds the same to all scores of a query, which
+    softmax takes out again.
     """
     dim = to_qkv.in_features
     query, key, value = to_qkv.weight.view(3, heads, -1, dim)  # each (heads, dim_head, dim)
@@ -53,6 +58,6 @@ def _multiplied_out(
     if biases is None:
         return to_queries, None, to_outputs, to_out.bias
     query_bias, _, value_bias = biases.view(3, heads, -1)
-    from_queries = torch.bmm(key, query_bias.unsqueeze(2)).flatten()  # (heads·dim,)
+    to_offsets = torch.bmm(key, query_bias.unsqueeze(2)).squeeze(2)
     from_values = to_out.weight @ value_bias.flatten()
-    return to_queries, from_queries, to_outputs, to_out.bias + from_values
+    return to_queries, to_offsets, to_outputs, to_out.bias + from_values
