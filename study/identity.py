@@ -7,7 +7,7 @@ import optuna
 
 from models.registry import variant
 from models.switches import Switches, SwitchValue
-from objectives.datasets import SPLIT_SEED, DataOptions
+from objectives.data_options import SPLIT_SEED, DataOptions
 from objectives.recipe import (
     PRECISION,
     RECALIBRATION_IMAGES,

@@ -9,7 +9,7 @@ from typing import get_args
 from models.errors import InputError
 from models.registry import variant
 from models.switches import Switches, non_default
-from objectives.datasets import DataOptions
+from objectives.data_options import DataOptions
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.identity import PrunerName, SamplerName
