@@ -18,7 +18,8 @@ from models.switches import ViTSwitches
 from models.vit import merge_attention
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
-from objectives.execution import FAST, PLAIN, Execution, Precision, autocast
+from objectives.execution import FAST, PLAIN, Execution, autocast
+from objectives.precision import Precision
 from objectives.recipe import TrainConfig
 from objectives.run import start
 from objectives.training import train

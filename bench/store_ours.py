@@ -9,7 +9,8 @@ from store_meter import Meter, Span
 from store_objective import blank_run, sleeping_train
 
 from objectives import objective
-from objectives.objective import Outcome, Result
+from objectives.objective import Result
+from objectives.outcome import Outcome
 from objectives.recipe import TrainConfig
 from objectives.run import Run
 from study import worker

@@ -1,18 +1,20 @@
-"""The larger backbones, built by timm with LayerNorm and GELU as they were published."""
+"""The larger backbones, built by timm with LayerNorm and GELU as they were published.
+
+torch and timm are imported where something is built: names and sizes are told without them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
-
-from models.anatomy import anatomy
 from models.errors import InputError
 from models.grammar import TIMM
 from models.switches import ImageShape, ZooSwitches
 from models.torchvision_import import timm_module
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Family = Literal["vit", "distilled", "swin", "cait"]
 
@@ -77,7 +79,7 @@ def resolved(name: str, switches: ZooSwitches, image: ImageShape) -> ZooSwitches
     return replace(switches, patch_size=patch_size, window_size=window_size)
 
 
-def build(name: str, switches: ZooSwitches, image: ImageShape) -> nn.Module:
+def build(name: str, switches: ZooSwitches, image: ImageShape) -> "nn.Module":
     """The backbone called `name`, randomly initialised as timm does it, LayerNorm everywhere."""
     s = resolved(name, switches, image)
     if name.startswith(TIMM):
@@ -146,6 +148,10 @@ def _resolved_timm(name: str, switches: ZooSwitches, image: ImageShape) -> ZooSw
 @cache
 def _native_patch(name: str) -> int:
     """The patch of timm's model; raises InputError where it is none that the switches apply to."""
+    import torch
+
+    from models.anatomy import anatomy
+
     with torch.device("meta"):
         model = timm_module("models").create_model(name)
     try:
@@ -155,7 +161,7 @@ def _native_patch(name: str) -> int:
     return int(model.patch_embed.patch_size[0])
 
 
-def _build_timm(name: str, switches: ZooSwitches, image: ImageShape) -> nn.Module:
+def _build_timm(name: str, switches: ZooSwitches, image: ImageShape) -> "nn.Module":
     options = {
         "patch_size": switches.patch_size,
         "embed_dim": switches.dim,

@@ -1,18 +1,17 @@
-"""Name → builder: the one list of models."""
+"""Name → builder: the one list of models.
+
+torch is imported where something is built: what a name means is told without it.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from models import backbones
 from models.backbones import BACKBONES
-from models.convert import check_convertible
 from models.errors import InputError
 from models.grammar import NORMS, TIMM, ModelName, parse_name
-from models.surgery import operate, token_batch_norm
 from models.switches import (
     ImageShape,
     Switches,
@@ -21,9 +20,13 @@ from models.switches import (
     ZooSwitches,
     non_default,
 )
-from models.vit import HiddenNormFeedForward, PreNormFeedForward, ViT
 
-_Builder = Callable[[ImageShape, ViTSwitches], ViT]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.vit import ViT
+
+_Builder = Callable[[ImageShape, ViTSwitches], "ViT"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,18 @@ class Variant:
 
     def build(
         self, image: ImageShape, switches: Switches | None = None, weight_norm: bool = True
-    ) -> nn.Module:
+    ) -> "nn.Module":
         """The model for such images, randomly initialised; raises InputError if they do not fit.
 
         `weight_norm` false leaves that out, for `surgery.add_weight_norm` to add it later.
         """
+        from models.surgery import operate
+
         switches = self.resolved(switches, image)
         parts = self.parts if weight_norm else replace(self.parts, weight_norm=False)
         return operate(self.backbone(image, switches), parts, switches)
 
-    def backbone(self, image: ImageShape, switches: Switches) -> nn.Module:
+    def backbone(self, image: ImageShape, switches: Switches) -> "nn.Module":
         """What surgery begins with; `switches` are resolved."""
         if isinstance(switches, ViTSwitches):
             return ARTICLE[self.parts.backbone](image, switches)
@@ -57,13 +62,17 @@ class Variant:
         """Raise InputError where the model cannot be built so; takes no memory for weights."""
         self.build_blank(image, switches)
 
-    def build_blank(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
+    def build_blank(self, image: ImageShape, switches: Switches | None = None) -> "nn.Module":
         """The model without memory for its weights, to be counted; raises InputError."""
+        import torch
+
         with torch.device("meta"):
             return self.build(image, switches)
 
     def check_convertible(self) -> None:
         """Raise InputError where weights of a LayerNorm model cannot be made this one's."""
+        from models.convert import check_convertible
+
         if self.parts.backbone in _ARTICLE_NORMS:
             raise InputError(
                 f"{self.parts.backbone} is put together otherwise than its LayerNorm twin; "
@@ -71,7 +80,7 @@ class Variant:
             )
         check_convertible(self.parts)
 
-    def build_twin(self, image: ImageShape, switches: Switches | None = None) -> nn.Module:
+    def build_twin(self, image: ImageShape, switches: Switches | None = None) -> "nn.Module":
         """The model of the same backbone that has LayerNorm and no switch, from which to convert.
 
         Raises InputError where there is none.
@@ -116,19 +125,31 @@ class Variant:
         return asdict(self.switches(**values))  # type: ignore[arg-type]  # written by asdict
 
 
-def vit(image: ImageShape, switches: ViTSwitches) -> ViT:
+def vit(image: ImageShape, switches: ViTSwitches) -> "ViT":
     """LayerNorm everywhere: the article's baseline."""
+    from torch import nn
+
+    from models.vit import PreNormFeedForward, ViT
+
     return ViT(image, switches, nn.LayerNorm, PreNormFeedForward)
 
 
-def vitbnffn(image: ImageShape, switches: ViTSwitches) -> ViT:
+def vitbnffn(image: ImageShape, switches: ViTSwitches) -> "ViT":
     """LayerNorm, except BatchNorm on the hidden features of the feed-forward."""
+    from torch import nn
+
+    from models.surgery import token_batch_norm
+    from models.vit import HiddenNormFeedForward, ViT
+
     feed_forward = partial(HiddenNormFeedForward, norm=token_batch_norm(switches))
     return ViT(image, switches, nn.LayerNorm, feed_forward)
 
 
-def vitbn(image: ImageShape, switches: ViTSwitches) -> ViT:
+def vitbn(image: ImageShape, switches: ViTSwitches) -> "ViT":
     """BatchNorm everywhere."""
+    from models.surgery import token_batch_norm
+    from models.vit import HiddenNormFeedForward, ViT
+
     norm = token_batch_norm(switches)
     return ViT(image, switches, norm, partial(HiddenNormFeedForward, norm=norm))
 

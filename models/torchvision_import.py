@@ -3,16 +3,16 @@
 torchvision's wheel on the package index is a CUDA build. Beside a CPU-only torch its C++ operators
 do not load, and its import fails while it registers `nms`, although data sets, transforms and
 timm need none of them. Declaring the two missing schemas first lets the import through.
+
+torch itself is imported only where that is needed: names of models are told without it.
 """
 
 import importlib
 import sys
 from types import ModuleType
 
-import torch
-
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[torch.library.Library] = []  # a library's schemas live as long as the object
+_kept: list[object] = []  # a library's schemas live as long as the object
 
 
 def datasets() -> ModuleType:
@@ -24,6 +24,8 @@ def datasets() -> ModuleType:
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
+    import torch
+
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(operator + _SCHEMA)

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import maybe_mark_dynamic
 
 from models.norms import progressive_norms
 from models.profile import Profile
@@ -73,6 +72,9 @@ def compiled(loss: Loss) -> Loss:
 
     Where compilation fails that is logged, and `loss` is used as it is.
     """
+    from torch._dynamo import maybe_mark_dynamic  # whose import takes a second
+    from torch._dynamo.exc import TorchDynamoException
+
     fast: Loss = torch.compile(loss)
     is_broken = False
 
@@ -84,7 +86,7 @@ def compiled(loss: Loss) -> Loss:
             maybe_mark_dynamic(tensor, 0)
         try:
             return fast(pixels, labels)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except TorchDynamoException as error:
             is_broken = True
             reason = str(error).strip().splitlines()[0]
             log.warning("the training step could not be compiled (%s); it runs as it is", reason)

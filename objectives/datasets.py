@@ -12,14 +12,13 @@ from torch import Tensor
 from models.errors import InputError
 from models.switches import ImageShape, nearest
 from objectives import cifar, fake, folders, idx, mnist
+from objectives.data_options import SPLIT_SEED, DataOptions
 from objectives.decoded import CHANNELS, Decoding, cached_at, decoded, own_size
 from objectives.errors import DataError
 from objectives.folders import Listing
 from objectives.images import Images, resized
 
-SPLIT_SEED = 0  # which training images validate; fixed so that all studies agree
 VALIDATION_SHARE = 12  # one image in twelve: 5,000 of MNIST's 60,000
-LARGEST_SIZE = 2_048  # pixels
 
 MNIST_SHAPE = ImageShape(channels=1, size=28, classes=10)
 SHAPES = {
@@ -33,18 +32,6 @@ SHAPES = {
 """Of the published sets, known without fetching them."""
 
 KINDS = [*SHAPES, "folder:FOLDER", "idx:FOLDER", "fake"]
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """How a data set is read."""
-
-    image_size: int | None = None  # pixels along each side; None: as the images are
-    skip_broken: bool = False  # leave image files out that cannot be read
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIZE:
-            raise InputError(f"image size {self.image_size} must lie between 1 and {LARGEST_SIZE}")
 
 
 @dataclass(frozen=True)

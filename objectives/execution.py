@@ -3,16 +3,10 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from models.errors import InputError
-
-Precision = Literal["float32", "bf16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of pixels (B, C, H, W) and labels (B,): the mean loss () in float32, with its graph."""
@@ -34,12 +28,6 @@ class Execution:
 
 FAST = Execution()
 PLAIN = Execution(merged=False, folded=False, fused=False)
-
-
-def check_precision(precision: str) -> None:
-    """Raise InputError for a precision that is not known."""
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision '{precision}'; write {' or '.join(PRECISIONS)}")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -16,8 +16,10 @@ import torch
 
 from models.registry import variant
 from objectives.data import load_search_data
-from objectives.datasets import DataOptions, dataset
-from objectives.execution import FAST, Precision
+from objectives.data_options import DataOptions
+from objectives.datasets import dataset
+from objectives.execution import FAST
+from objectives.precision import Precision
 from objectives.recipe import TrainConfig
 from objectives.run import WARM_UP_STEPS, start
 from objectives.training import train

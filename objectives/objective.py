@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import optuna
 import torch
@@ -11,6 +10,7 @@ from optuna.trial import TrialState
 
 from models.errors import first_line
 from objectives.metrics import Diverged, Event, RungMetrics
+from objectives.outcome import Outcome
 from objectives.run import Run
 from objectives.training import train
 
@@ -18,16 +18,6 @@ PRUNED_AT = "pruned_at"  # attribute of a trial: the rung at which the pruner ga
 
 # Of errors that torch raises as a plain RuntimeError: on CPU, in CUDA's libraries, on MPS.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-
-
-class Outcome(StrEnum):
-    """How a trial ended. All but FAILED count towards the study's trials."""
-
-    COMPLETE = "complete"
-    PRUNED = "pruned"
-    DIVERGED = "diverged"
-    OOM = "oom"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)

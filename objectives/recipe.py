@@ -5,7 +5,7 @@ from typing import Any
 
 from models.errors import InputError
 from models.switches import Switches
-from objectives.execution import Precision
+from objectives.precision import Precision
 
 REDUCTION_FACTOR = 4  # between rungs; also successive halving's η
 RUNGS_PER_EPOCH = 8  # the first rung is an eighth of an epoch

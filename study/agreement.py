@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from objectives.objective import Outcome
+from objectives.outcome import Outcome
 from study.overview import Overview, TrialRow
 from study.tracking import TrialRecord
 

@@ -14,7 +14,8 @@ from objectives import objective
 from objectives import run as runs
 from objectives.errors import StateError
 from objectives.metrics import Event, Pause, RungMetrics
-from objectives.objective import Outcome, Result
+from objectives.objective import Result
+from objectives.outcome import Outcome
 from objectives.recipe import TrainConfig
 from study import memory
 from study.beat import Beat

@@ -3,7 +3,7 @@
 import optuna
 from optuna.trial import TrialState
 
-from objectives.objective import Outcome
+from objectives.outcome import Outcome
 from study.spool_line import Line
 from study.storage import Store
 

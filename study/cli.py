@@ -169,6 +169,7 @@ def run(
 
 def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study import progress
+    from study.briefing import next_steps, opening
     from study.coordinator import coordinate
     from study.crew import berths
     from study.layout_choice import local_workers
@@ -176,7 +177,8 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study.service import open_session
     from study.stop import stop_on_signals
     from study.studies import is_stopped
-    from study.summary import next_steps, opening, summary
+    from study.summary import summary
+    from study.tables import trials_table
 
     console, notes = console_on(), console_on(stderr=as_json)
     with (
@@ -198,7 +200,7 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
         print(json.dumps(seen.as_dict(), default=str, indent=2))
         return stop.exit_code
     if console.is_terminal:
-        console.print(progress.trials_table(seen))
+        console.print(trials_table(seen))
     for line in [*summary(seen), *next_steps(session, seen)]:
         print_line(console, line)
     return stop.exit_code
@@ -224,10 +226,10 @@ def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: bnvit-study show mnist-vitbn")
 def show(study: str, storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Show a study: its trials, its best, its outcomes."""
-    from study.progress import trials_table
     from study.storage import open_store
     from study.studies import show_study
     from study.summary import summary
+    from study.tables import trials_table
 
     with open_store(settings_from(storage)) as store:
         seen = show_study(store, study)

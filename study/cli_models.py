@@ -52,7 +52,7 @@ def models(
 ) -> None:
     """List the models, or show one: norms, size, what executes, what folds."""
     from models.errors import InputError
-    from objectives.datasets import DataOptions
+    from objectives.data_options import DataOptions
     from study import model_tables
     from study.model_options import switches_of
 
@@ -139,7 +139,8 @@ def fetch(
 ) -> None:
     """Fetch a data set into the data folder, unless it is there, and read it once."""
     from objectives.data import load_search_data
-    from objectives.datasets import DataOptions, dataset
+    from objectives.data_options import DataOptions
+    from objectives.datasets import dataset
     from study import data_dir
 
     settings = settings_from()

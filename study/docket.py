@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from models.errors import BnvitError, InputError
 from objectives.data import SearchData, load_search_data
-from objectives.datasets import DataOptions, dataset
+from objectives.data_options import DataOptions
+from objectives.datasets import dataset
 from objectives.initial import read_initial
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place

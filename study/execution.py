@@ -1,11 +1,9 @@
 """How a study's trials are computed: decided once, so that all its workers do the same."""
 
 from dataclasses import replace
-from typing import Literal, get_args
 
 import optuna
 
-from models.errors import InputError
 from models.profile import profile
 from models.registry import variant
 from models.switches import ImageShape
@@ -13,16 +11,10 @@ from objectives.compiling import pays
 from objectives.execution import FAST, Execution
 from study.forecast import images_of_new
 from study.identity import StudyIdentity
+from study.request import Compile
 
-Compile = Literal["auto", "on", "off"]
 COMPILE_KEY = "bnvit:compile"
 PAYS = "pays"  # what "auto" became where a CPU is expected to save more than compiling takes
-
-
-def check_compile(asked: str) -> None:
-    """Raise InputError for an unknown word."""
-    if asked not in get_args(Compile):
-        raise InputError(f"unknown --compile '{asked}'; write {', '.join(get_args(Compile))}")
 
 
 def decide(

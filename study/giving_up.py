@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import optuna
 
-from objectives.objective import Outcome, Result
+from objectives.objective import Result
+from objectives.outcome import Outcome
 from study import leases, slots
 from study.identity import UUID_KEY
 from study.leases import Claim, LeaseLostError

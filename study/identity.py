@@ -7,8 +7,8 @@ import optuna
 
 from models.registry import variant
 from models.switches import Switches, SwitchValue
-from objectives.datasets import SPLIT_SEED, DataOptions
-from objectives.execution import Precision
+from objectives.data_options import SPLIT_SEED, DataOptions
+from objectives.precision import Precision
 from objectives.recipe import (
     PRECISION,
     RECALIBRATION_IMAGES,

@@ -8,7 +8,8 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from objectives import objective
-from objectives.objective import Outcome, Result
+from objectives.objective import Result
+from objectives.outcome import Outcome
 from objectives.run import Run
 from study import memory, slots
 from study.beat import Progress

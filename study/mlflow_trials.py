@@ -12,7 +12,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from objectives.objective import Outcome
+from objectives.outcome import Outcome
 from study.mlflow_errors import errors_told
 from study.mlflow_runs import keep_weights, log_params, search, set_tags
 from study.tracking import StudyRuns, TrialLabel

@@ -17,7 +17,8 @@ from models.registry import ARTICLE, Variant, all_names, variant
 from models.surgery import operate
 from models.switches import ImageShape, Switches
 from objectives.data import load_search_data
-from objectives.datasets import DataOptions, dataset, shape_of
+from objectives.data_options import DataOptions
+from objectives.datasets import dataset, shape_of
 from study.settings import Settings
 from study.tables import plain_table
 

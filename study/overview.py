@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 
-from objectives.objective import Outcome
+from objectives.outcome import Outcome
 from study.identity import UUID_KEY, StudyIdentity, identity_of
 from study.schema import leases
 from study.slots import TOTAL_KEY

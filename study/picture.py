@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Engine, text
 
-from objectives.objective import Outcome
+from objectives.outcome import Outcome
 
 MOST_LEARNED = 1_000  # ended trials that a sampler is shown
 BEST_LEARNED = 100  # of them, however old

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Literal
 
 from optuna.exceptions import StorageInternalError
 from rich.console import Console, Group
@@ -19,28 +18,19 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from objectives.objective import Outcome
 from study.errors import UnknownStudyError
 from study.forecast import images_left
 from study.overview import Overview, TrialRow
 from study.patience import Patience
 from study.service import Session
 from study.stop import Stop
+from study.tables import trials_table
 from study.words import counted
 
 REFRESH_S = 1.0
 BAR_WIDTH = 60  # columns
 LIVE_MARGIN = 6  # lines of a terminal that the live table leaves to others
 _TOLD_ELSEWHERE = (SQLAlchemyError, StorageInternalError, UnknownStudyError)
-_STYLES = {
-    Outcome.COMPLETE: "green",
-    Outcome.PRUNED: "yellow",
-    Outcome.DIVERGED: "magenta",
-    Outcome.OOM: "magenta",
-    Outcome.FAILED: "red",
-    "running": "bold cyan",
-    "waiting": "dim",
-}
 
 
 @contextmanager
@@ -63,19 +53,6 @@ def shown(session: Session, console: Console, patience: Patience, quiet: bool) -
         yield
     with suppress(*_TOLD_ELSEWHERE):
         lines.tell(session.overview(), console, clock)
-
-
-def trials_table(seen: Overview, latest: int | None = None) -> Table:
-    """The trials of a study that have begun, or only the `latest` of them."""
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for heading, justify in _COLUMNS:
-        table.add_column(heading, justify=justify, no_wrap=True)
-    best = seen.best
-    begun = [row for row in seen.trials if row.started is not None]
-    for row in begun if latest is None else begun[-latest:]:
-        style = "bold green" if best is not None and row.number == best.number else ""
-        table.add_row(*_cells(row, seen.identity.train_images), style=style)
-    return table
 
 
 class _Clock:
@@ -147,36 +124,6 @@ def _live_view(seen: Overview, clock: _Clock, height: int) -> Group:
     head.add_row(Text.assemble((seen.study, "bold"), "  ", _count(seen, clock)))
     head.add_row(ProgressBar(len(seen.counted), len(seen.ended), width=BAR_WIDTH))
     return Group(head, trials_table(seen, max(height - LIVE_MARGIN, 1)))
-
-
-_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("trial", "right"),
-    ("outcome", "left"),
-    ("val. accuracy", "right"),
-    ("lr", "right"),
-    ("batch", "right"),
-    ("epochs", "right"),
-    ("suggested by", "left"),
-    ("time", "right"),
-)
-
-
-def _cells(row: TrialRow, train_images: int) -> list[str | Text]:
-    took = (
-        str(timedelta(seconds=round((row.finished - row.started).total_seconds())))
-        if row.started and row.finished
-        else ""
-    )
-    return [
-        str(row.number),
-        Text(row.outcome, style=_STYLES.get(row.outcome, "")),
-        f"{row.val_accuracy:.2%}" if row.val_accuracy is not None else "",
-        f"{row.lr:.2e}" if row.lr is not None else "",
-        str(row.batch_size) if row.batch_size is not None else "",
-        f"{row.images_seen / train_images:.3g}" if row.images_seen else "",
-        row.suggested_by or "",
-        took,
-    ]
 
 
 @contextmanager

@@ -9,16 +9,16 @@ from typing import Literal, get_args
 from models.errors import InputError
 from models.registry import variant
 from models.switches import Switches, non_default
-from objectives.datasets import DataOptions
-from objectives.execution import Precision, check_precision
+from objectives.data_options import DataOptions
+from objectives.precision import Precision, check_precision
 from objectives.recipe import PRECISION
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
-from study.execution import Compile, check_compile
 from study.identity import PrunerName, SamplerName
 from study.settings import shown_address
 
 Workers = int | Literal["auto"]
+Compile = Literal["auto", "on", "off"]
 
 MOST = 10_000  # trials of a study, epochs of a trial: more is a slip of the finger
 MOST_WORKERS = 1_000
@@ -105,7 +105,7 @@ class Request:
             variant(self.model).check_convertible()
         self.data_options  # noqa: B018  # which checks itself
         check_precision(self.precision)
-        check_compile(self.compile)
+        _one_of("compile", self.compile, get_args(Compile))
         if isinstance(self.workers, int):
             _within("workers", self.workers, MOST_WORKERS, least=0)
         _one_of("sampler", self.sampler, get_args(SamplerName))

@@ -1,8 +1,33 @@
 """Tables for the command line."""
 
-from rich.table import Table
+from datetime import timedelta
+from typing import Literal
 
-from study.overview import Overview
+from rich.table import Table
+from rich.text import Text
+
+from objectives.outcome import Outcome
+from study.overview import Overview, TrialRow
+
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("trial", "right"),
+    ("outcome", "left"),
+    ("val. accuracy", "right"),
+    ("lr", "right"),
+    ("batch", "right"),
+    ("epochs", "right"),
+    ("suggested by", "left"),
+    ("time", "right"),
+)
+_STYLES = {
+    Outcome.COMPLETE: "green",
+    Outcome.PRUNED: "yellow",
+    Outcome.DIVERGED: "magenta",
+    Outcome.OOM: "magenta",
+    Outcome.FAILED: "red",
+    "running": "bold cyan",
+    "waiting": "dim",
+}
 
 
 def studies_table(studies: list[Overview]) -> Table:
@@ -22,9 +47,40 @@ def studies_table(studies: list[Overview]) -> Table:
     return table
 
 
+def trials_table(seen: Overview, latest: int | None = None) -> Table:
+    """The trials of a study that have begun, or only the `latest` of them."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for heading, justify in _COLUMNS:
+        table.add_column(heading, justify=justify, no_wrap=True)
+    best = seen.best
+    begun = [row for row in seen.trials if row.started is not None]
+    for row in begun if latest is None else begun[-latest:]:
+        style = "bold green" if best is not None and row.number == best.number else ""
+        table.add_row(*_cells(row, seen.identity.train_images), style=style)
+    return table
+
+
 def plain_table(*left_headings: str) -> Table:
     """A table without lines; more columns can be added."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for heading in left_headings:
         table.add_column(heading, no_wrap=True)
     return table
+
+
+def _cells(row: TrialRow, train_images: int) -> list[str | Text]:
+    took = (
+        str(timedelta(seconds=round((row.finished - row.started).total_seconds())))
+        if row.started and row.finished
+        else ""
+    )
+    return [
+        str(row.number),
+        Text(row.outcome, style=_STYLES.get(row.outcome, "")),
+        f"{row.val_accuracy:.2%}" if row.val_accuracy is not None else "",
+        f"{row.lr:.2e}" if row.lr is not None else "",
+        str(row.batch_size) if row.batch_size is not None else "",
+        f"{row.images_seen / train_images:.3g}" if row.images_seen else "",
+        row.suggested_by or "",
+        took,
+    ]

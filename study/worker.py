@@ -10,7 +10,7 @@ from functools import partial
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from objectives.objective import Outcome
+from objectives.outcome import Outcome
 from study import slots
 from study.attempt import Attempt, Hands
 from study.docket import Docket

@@ -16,7 +16,8 @@ from models.errors import InputError
 from models.torchvision_import import datasets as torchvision_datasets
 from objectives import cifar
 from objectives.data import load_search_data, load_test
-from objectives.datasets import DataOptions, dataset
+from objectives.data_options import DataOptions
+from objectives.datasets import dataset
 from objectives.errors import DataError
 from tests.objectives.made_images import cifar_archive, cifar_batches
 

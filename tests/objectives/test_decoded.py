@@ -15,7 +15,8 @@ from PIL import Image
 from models.switches import ImageShape
 from objectives import decoded as module
 from objectives.data import load_search_data, load_test
-from objectives.datasets import DataOptions, Dataset, dataset, shape_of
+from objectives.data_options import DataOptions
+from objectives.datasets import Dataset, dataset, shape_of
 from objectives.errors import DataError
 from objectives.images import Images
 from tests.objectives.made_images import image_folder, pixels, save_image, tiny_imagenet

@@ -11,13 +11,13 @@ from objectives.data import SearchData
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import (
     PRUNED_AT,
-    Outcome,
     events,
     keep_reported,
     result,
     settle,
     wants_pruning,
 )
+from objectives.outcome import Outcome
 from objectives.run import Run
 from objectives.training import train
 from tests.objectives.tiny import new_run, rung_metrics

@@ -13,7 +13,8 @@ from models.switches import ViTSwitches
 from objectives.compiling import pays
 from objectives.data import SearchData
 from objectives.datasets import MNIST_SHAPE, SHAPES
-from objectives.execution import FAST, PLAIN, Execution, Precision, check_precision
+from objectives.execution import FAST, PLAIN, Execution
+from objectives.precision import Precision, check_precision
 from objectives.run import Run, start
 from objectives.training import train
 from tests.conftest import CPU

@@ -9,7 +9,8 @@ import torch
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.objective import Outcome, Result, failed, is_out_of_memory, out_of_memory, tell
+from objectives.objective import Result, failed, is_out_of_memory, out_of_memory, tell
+from objectives.outcome import Outcome
 from objectives.search_space import SearchSpace
 from tests.objectives.tiny import rung_metrics
 

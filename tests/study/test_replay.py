@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from sqlalchemy import func
 
 from objectives.metrics import Diverged, RungMetrics
-from objectives.objective import Outcome, Result
+from objectives.objective import Result
+from objectives.outcome import Outcome
 from study.identity import UUID_KEY
 from study.mlflow_tracker import MlflowTracker
 from study.recorder import TrialRecorder, record_study_end

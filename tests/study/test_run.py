@@ -27,7 +27,6 @@ from study import service
 from study.checkpoints import Checkpoints
 from study.errors import IdentityError, TrackingError, UnknownStudyError, WorkerError
 from study.overview import Overview, overview
-from study.progress import trials_table
 from study.recorder import TrialRecorder
 from study.request import Request
 from study.service import Session
@@ -35,6 +34,7 @@ from study.settings import Settings
 from study.stop import Stop
 from study.storage import Store
 from study.studies import show_study
+from study.tables import trials_table
 from tests.conftest import SUBSET, TINY
 from tests.study.conftest import train
 
