@@ -21,6 +21,7 @@ from objectives.metrics import RungMetrics
 from objectives.recipe import TrainConfig
 
 FUSED_ADAM = ("cpu", "cuda")  # devices whose fused kernel is checked against the plain one
+EXECUTION_KEYS = ("fused", "capturable")  # of an optimiser's parameter groups
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
 
 
@@ -113,7 +114,7 @@ class Run:
             if state.get(name) != value:
                 raise StateError(f"the saved state has another {name}; start the run afresh")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(self._computed_here(state["optimizer"]))
         torch.set_rng_state(state["rng"])
         if state["rng_device"] is not None:
             torch.cuda.set_rng_state(state["rng_device"], self.device)
@@ -123,6 +124,12 @@ class Run:
         moved = {name: state["segment"][name].to(self.device) for name in sums}
         self.segment = Segment(**{**state["segment"], **moved})
         self.curve = [RungMetrics(**metrics) for metrics in state["curve"]]
+
+    def _computed_here(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The optimiser's `state`, saved perhaps by another execution, for that of this run."""
+        own = [{key: group[key] for key in EXECUTION_KEYS} for group in self.optimizer.param_groups]
+        groups = [{**group, **keys} for group, keys in zip(state["param_groups"], own, strict=True)]
+        return {**state, "param_groups": groups}
 
     def weights(self) -> dict[str, Tensor]:
         """The model's state as it is judged: BN on recalibrated population statistics."""

@@ -130,3 +130,12 @@ def test_compilation_pays_for_much_work_on_small_models_only() -> None:
         assert pays(model, profile(model, MNIST_SHAPE), images) is expected
     deit, shape = variant("deit_tiny").build_blank(SHAPES["cifar10"]), SHAPES["cifar10"]
     assert not pays(deit, profile(deit, shape), 1e9)
+
+
+def test_a_run_that_is_resumed_is_computed_as_it_is_here(subset: SearchData) -> None:
+    config = replace(CONFIG, switches=WIDE)
+    saved, resumed = (start(config, subset, CPU, way) for way in (PLAIN, FAST))
+    list(train(saved))
+    resumed.load_state_dict(saved.state_dict())
+    assert [group["fused"] for group in resumed.optimizer.param_groups] == [True]
+    assert resumed.curve == saved.curve
