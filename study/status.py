@@ -13,7 +13,7 @@ from study.errors import VersionError
 from study.overview import Overview, TrialRow, overview
 from study.pace import recent_pace
 from study.storage import Store
-from study.studies import find_study, is_stopped, show_study
+from study.studies import is_stopped, show_study
 from study.worker_status import WorkerStatus, read_workers
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,8 @@ class StatusReader:
         try:
             study_id = self.store.storage.get_study_id_from_name(name)
             if study_id not in self._known:
-                self._known[study_id] = find_study(self.store, name)
+                storage = self.store.storage
+                self._known[study_id] = optuna.load_study(study_name=name, storage=storage)
             study = self._known[study_id]
             seen = overview(self.store, study)
             return None if seen is None else (seen, is_stopped(study))

@@ -40,9 +40,12 @@ def all_overviews(store: Store) -> list[Overview]:
     found = []
     for name in sorted(optuna.get_all_study_names(store.storage)):
         try:
-            seen = overview(store, find_study(store, name))
+            # Not `find_study`, which reads all names for each.
+            seen = overview(store, optuna.load_study(study_name=name, storage=store.storage))
         except VersionError as error:
             log.warning("%s", error)
+            continue
+        except KeyError:  # deleted this moment
             continue
         if seen is not None:
             found.append(seen)
