@@ -183,12 +183,12 @@ def _startup(path: Path) -> str:
     if not path.exists():
         return ""
     found = json.loads(path.read_text())
-    rows = [(row["what"], row["median"], row["spread"]) for row in found["rows"]]
+    rows = [(row["what"], row["median"], row["spread"], row["user"]) for row in found["rows"]]
     return f"""## Start-up and memory of the program
 
 `{found["command"]}`, {found["date"]}, {found["about"]}
 
-{_table(("what", "median", "spread"), rows)}
+{_table(("what", "median", "spread", "user time"), rows)}
 """
 
 

@@ -11,6 +11,7 @@ Each measurement of a worker has an empty study of its own, and ends where
 """
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -21,12 +22,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
+from machine import processor
 
 from objectives.search_space import SearchSpace
 from study.request import Request
@@ -173,16 +177,35 @@ def table(measured: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
+def summary(measured: list[Row], repeats: int) -> dict[str, Any]:
+    """The rows as the page of `make bench` shows them."""
+    return {
+        "command": "python bench/startup.py --json docs/results/startup.json",
+        "date": str(date.today()),
+        "about": f"{repeats} repeats, {THREADS} threads of {processor()}.",
+        "rows": [
+            {"what": what, "median": median, "spread": f"{least}–{most}", "user": user}
+            for what, median, least, most, user in (row.cells() for row in measured)
+        ],
+    }
+
+
 def main() -> None:
     """Measure and print. Studies that were made in a given data folder stay there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--data-dir", help="its studies count too; default: a new folder")
+    parser.add_argument(
+        "--json", type=Path, help="write the numbers there, for docs/performance.md"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bnvit-startup-") as folder:
         Path(folder).chmod(0o755)  # for the server's account, where this runs as root
         settings = read_settings({"data_dir": given.data_dir or folder})
-        print(table(list(rows(settings, given.repeats))))
+        measured = list(rows(settings, given.repeats))
+    print(table(measured))
+    if given.json:
+        given.json.write_text(json.dumps(summary(measured, given.repeats), indent=1) + "\n")
 
 
 if __name__ == "__main__":
