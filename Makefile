@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lint format chaos models bench bench-quick gpu-check
+.PHONY: help study test lint format chaos models bench bench-quick gpu-bench gpu-check
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ bench: $(RUNTIME) ## measure one trial against the article's loop and write docs
 
 bench-quick: $(RUNTIME) ## the same for one model in few turns, printed (under 5 minutes)
 	$(BIN)/python bench/performance.py --quick
+
+gpu-bench: ## measure training steps on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
+	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_speed.py; else $(PYTHON) bench/gpu_speed.py; fi
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi

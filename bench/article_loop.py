@@ -105,10 +105,11 @@ def _feed_forward(name: str) -> nn.Sequential:
 
 
 def _loader(split: Split, batch_size: int, shuffle: bool) -> "DataLoader[tuple[Tensor, int]]":
+    found = datasets()  # which makes torchvision importable
     from torchvision import transforms
 
     size = split.images.shape[-1]
-    mnist = datasets().MNIST.__new__(datasets().MNIST)  # of images that are read already
+    mnist = found.MNIST.__new__(found.MNIST)  # of images that are read already
     mnist.data, mnist.targets = split.images[:, 0], split.labels
     mnist.transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
     mnist.target_transform = None

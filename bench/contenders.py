@@ -47,7 +47,7 @@ def training_calls(
     article = article_loop.training(model, data.train, BATCH_SIZE, LR, device)
     calls: dict[str, Call] = {"article": partial(_take, article, steps)}
     for name, (execution, precision) in WAYS.items():
-        calls[name] = _stretches(config_of(model, data, precision), data, device, execution, steps)
+        calls[name] = stretches(config_of(model, data, precision), data, device, execution, steps)
     return calls
 
 
@@ -113,9 +113,10 @@ def config_of(model: str, data: SearchData, precision: Precision = "float32") ->
     )
 
 
-def _stretches(
+def stretches(
     config: TrainConfig, data: SearchData, device: torch.device, execution: Execution, steps: int
 ) -> Call:
+    """`steps` steps of a run, and with each call as many more."""
     run = start(config, data, device, execution)
     events = train(run, lambda: run.step % steps == 0)  # which makes a pause after each stretch
     return partial(next, events)

@@ -30,6 +30,13 @@ FAST = Execution()
 PLAIN = Execution(merged=False, folded=False, fused=False)
 
 
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether `device` multiplies matrices in bf16 faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Within it matrix products are computed in `precision`; weights and sums stay float32.
 

@@ -10,6 +10,7 @@ import torch
 
 from objectives.data import load_search_data
 from objectives.datasets import dataset
+from objectives.execution import has_bf16_units
 from study import data_dir, slots
 from study.creation import create_or_resume, identify
 from study.docket import check_checkpoints, open_checkpoints
@@ -130,6 +131,8 @@ def open_session(
             runs = _open_runs(store, study, identity, settings)
             decide(study, identity, shape, request.compile, request.trials, _share(request))
             set_stopped(study, False)
+        if identity.precision == "bf16" and not has_bf16_units(device):
+            say(f"note:    this {device.type} has no units for bf16; float32 may be faster")
         session = Session(store, study, identity, request, settings, device, runs, is_new)
         session.fill(request.trials)
         yield session

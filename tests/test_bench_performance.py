@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.registry import ARTICLE, variant
-from models.switches import ViTSwitches
+from models.switches import ImageShape, ViTSwitches, ZooSwitches
 from objectives.data import SearchData
 from tests.conftest import CPU
 
@@ -20,6 +20,7 @@ import article_loop
 import contenders
 import floor
 import performance_page
+from products import products_of
 from turns import Ratio, Times, ratio, take_turns
 
 
@@ -98,3 +99,20 @@ def test_the_page_is_made_of_the_numbers(tmp_path: Path) -> None:
     assert "| `vitbn` | ours | 200.0 | 8.00 (8.00–8.00) | 4.00 (4.00–4.00) |" in page
     assert "| float32 | 2 × 1 | 130 | 1.30 (1.30–1.30) |" in page
     assert page.endswith("## GPU\n\nNot measured yet.\n")
+
+
+def test_recorded_products_are_those_of_the_step() -> None:
+    torch.manual_seed(0)
+    model = variant("deit_tiny_bn").build(ImageShape(3, 16, 10), ZooSwitches(dim=24, depth="2"))
+    images = torch.rand(2, 3, 16, 16)
+
+    def step() -> None:
+        model(images).sum().backward()
+
+    replayed = products_of(step)
+    found = []
+    for call in (step, replayed):
+        with FlopCounterMode(display=False) as counter:
+            call()
+        found.append(counter.get_total_flops())
+    assert found[0] == found[1] > 0
