@@ -47,7 +47,9 @@ STEPS = 10  # in one turn
 HEADINGS = ("model", "way", "ms per step", "faster than the reference", "products / time")
 
 
-def backbone_calls(name: str, image: ImageShape, batch: int, device: torch.device) -> dict[str, Call]:
+def backbone_calls(
+    name: str, image: ImageShape, batch: int, device: torch.device
+) -> dict[str, Call]:
     """`STEPS` steps of timm's model and of ours in bf16; and the products of ours."""
     pixels = torch.rand(batch, image.channels, image.size, image.size, device=device)
     labels = torch.randint(image.classes, (batch,), device=device)
@@ -79,7 +81,7 @@ def trio_calls(name: str, data: SearchData, device: torch.device) -> dict[str, C
 
 def rows(name: str, times: dict[str, Times]) -> list[tuple[str, ...]]:
     """One line for each way."""
-    told = []
+    told: list[tuple[str, ...]] = []
     for way, taken in times.items():
         products = times.get("products")
         if products is None:

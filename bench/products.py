@@ -15,7 +15,7 @@ class ProductRecorder(TorchDispatchMode):
     """Keeps each product of what runs within it, with its inputs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, Sequence[Any], Mapping[str, Any]]] = []
 
     def __torch_dispatch__(

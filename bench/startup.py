@@ -13,6 +13,7 @@ Each measurement of a worker has an empty study of its own, and ends where
 import argparse
 import json
 import os
+import resource
 import shlex
 import signal
 import statistics
@@ -95,11 +96,19 @@ def commands(line: str, settings: Settings, repeats: int, what: str = "") -> Row
     walls, users = [], []
     for _ in range(repeats):
         began_s = time.perf_counter()
-        process = launch(line, settings)
-        _, _, used = os.wait4(process.pid, 0)
+        used = ended(launch(line, settings), line)
         walls.append(time.perf_counter() - began_s)
         users.append(used.ru_utime)
     return Row(what or line, "s", walls, users)
+
+
+def ended(process: "subprocess.Popen[bytes]", line: str) -> resource.struct_rusage:
+    """What a command took, once it has ended; raises RuntimeError where that was by an error."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"exit code {process.returncode} of: bnvit-study {line}")
+    return used
 
 
 def first_steps(lines: list[str], settings: Settings, what: str) -> Row:
@@ -131,8 +140,8 @@ def peak_memory(settings: Settings, repeats: int) -> Row:
     """How much memory a worker takes for a whole trial; nothing of it depends on the epochs."""
     peaks, users = [], []
     for _ in range(repeats):
-        process = launch(f"worker --threads {THREADS} {new_study(settings)}", settings)
-        _, _, used = os.wait4(process.pid, 0)
+        line = f"worker --threads {THREADS} {new_study(settings)}"
+        used = ended(launch(line, settings), line)
         peaks.append(used.ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10))
         users.append(used.ru_utime)
     what = f"worker, memory at batch size {LARGEST_BATCH}, {THREADS} threads"
@@ -201,7 +210,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bnvit-startup-") as folder:
         Path(folder).chmod(0o755)  # for the server's account, where this runs as root
-        settings = read_settings({"data_dir": given.data_dir or folder})
+        settings = read_settings({"data_dir": str(Path(given.data_dir or folder).absolute())})
         measured = list(rows(settings, given.repeats))
     print(table(measured))
     if given.json:

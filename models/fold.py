@@ -15,6 +15,7 @@ from models.anatomy import Site, anatomy
 from models.norms import ProgressiveRepBatchNorm, RepBatchNorm
 from models.surgery import remove_weight_norm
 from models.unified_norm import UnifiedNorm
+from models.vit import Attention
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def fold(model: nn.Module) -> Folded:
         scale, shift = _affine(copied.get_submodule(site.path))
         for path in site.after:
             _fold_into_next(copied.get_submodule(path), scale, shift)
+            owner = copied.get_submodule(path.rpartition(".")[0])
+            if isinstance(owner, Attention):
+                owner.fold_in(scale, shift)
         if site.before:
             _fold_into_previous(copied.get_submodule(site.before), scale, shift)
         copied.set_submodule(site.path, nn.Identity())

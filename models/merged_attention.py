@@ -17,47 +17,30 @@ def merged_attention(
 ) -> Tensor:
     """Self-attention of normalised tokens, (B, N, dim) → (B, N, dim).
 
-    `dropout` is of the shares of attention; a bias of the values, as folding makes one, needs 0.
+    `dropout` is of the shares of attention. A bias of `to_qkv` is not read.
     """
     batch, tokens, dim = x.shape
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))  # once, not for each of its three products
         with torch.autocast(device, enabled=False):  # weights are multiplied as exactly as stored
-            maps = _multiplied_out(to_qkv, to_out, heads)
+            to_queries, to_outputs = _multiplied_out(to_qkv, to_out, heads)
     else:
-        maps = _multiplied_out(to_qkv, to_out, heads)
-    to_queries, to_offsets, to_outputs, out_bias = maps
+        to_queries, to_outputs = _multiplied_out(to_qkv, to_out, heads)
     queries = F.linear(x, to_queries).view(batch, tokens * heads, dim)
     scores = torch.bmm(queries, x.transpose(1, 2))  # (B, N·heads, N)
-    if to_offsets is not None:
-        offsets = F.linear(x, to_offsets).transpose(1, 2)  # (B, heads, N), the same for all queries
-        scores.view(batch, tokens, heads, tokens).add_(offsets.unsqueeze(1))
     shares = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     shares = F.dropout(shares, dropout).to(x.dtype)
     mixed = torch.bmm(shares, x).view(batch, tokens, heads * dim)
-    return F.linear(mixed, to_outputs, out_bias)
+    return F.linear(mixed, to_outputs, to_out.bias)
 
 
-def _multiplied_out(
-    to_qkv: nn.Linear, to_out: nn.Linear, heads: int
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Weights from tokens to all heads' scaled queries, to offsets of their scores, to outputs.
-
-    And the bias of the outputs. A bias of the queries adds to a score what depends on its key
-    alone, (heads, dim) · x; a bias of the keys adds the same to all scores of a query, which
-    softmax takes out again.
-    """
+def _multiplied_out(to_qkv: nn.Linear, to_out: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
+    """Weights from tokens to all heads' scaled queries, and from their mixtures to outputs."""
     dim = to_qkv.in_features
     query, key, value = to_qkv.weight.view(3, heads, -1, dim)  # each (heads, dim_head, dim)
     out = to_out.weight.view(dim, heads, -1).transpose(0, 1)  # (heads, dim, dim_head)
     key = key.transpose(1, 2) * query.shape[1] ** -0.5
     to_queries = torch.bmm(key, query).view(heads * dim, dim)
     to_outputs = torch.bmm(out, value).transpose(0, 1).reshape(dim, heads * dim)
-    biases: Tensor | None = to_qkv.bias
-    if biases is None:
-        return to_queries, None, to_outputs, to_out.bias
-    query_bias, _, value_bias = biases.view(3, heads, -1)
-    to_offsets = torch.bmm(key, query_bias.unsqueeze(2)).squeeze(2)
-    from_values = to_out.weight @ value_bias.flatten()
-    return to_queries, to_offsets, to_outputs, to_out.bias + from_values
+    return to_queries, to_outputs

@@ -25,11 +25,14 @@ FeedForward = Callable[[int, int, float], nn.Module]
 class Attention(nn.Module):
     """Pre-normalised multi-head self-attention: (B, N, dim) → (B, N, dim)."""
 
+    shift: Tensor | None
+
     def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, norm: Norm) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
         self.is_merged = False
+        self.register_buffer("shift", None, persistent=False)  # see `fold_in`
         self.norm = norm(dim)
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
@@ -38,7 +41,9 @@ class Attention(nn.Module):
         """Attend over the tokens of `x` (B, N, dim)."""
         x = self.norm(x)
         dropout = self.dropout if self.training else 0.0
-        if self.is_merged:
+        if self.is_merged and (self.to_qkv.bias is None or self.shift is not None):
+            if self.shift is not None:
+                x = x + self.shift
             linear, out_dropout = self.to_out
             assert isinstance(linear, nn.Linear)
             return out_dropout(merged_attention(x, self.to_qkv, linear, self.heads, dropout))
@@ -46,6 +51,14 @@ class Attention(nn.Module):
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+
+    def fold_in(self, scale: Tensor, shift: Tensor) -> None:
+        """Note that scale·x + shift (dim,) before `to_qkv` has become part of its weight and bias.
+
+        Merged attention has no place for that bias, but W·x + b = W·(x + shift / scale).
+        """
+        if scale.all():
+            self.shift = (shift / scale).to(self.to_qkv.weight.dtype)
 
     def merge(self, merged: bool) -> None:
         """Compute with `merged_attention`, where that takes no more multiply-adds."""

@@ -53,6 +53,18 @@ def test_a_folded_model_with_its_new_biases_is_the_same(name: str) -> None:
         torch.testing.assert_close(folded(images), plain.eval()(images), rtol=0.0, atol=1e-12)
 
 
+def test_a_feature_that_a_norm_has_switched_off_folds_all_the_same() -> None:
+    plain = unsettle(pair("vitbn")[0])
+    first = next(module for module in plain.modules() if isinstance(module, Attention))
+    with torch.no_grad():
+        first.norm.get_parameter("weight")[3] = 0.0
+    folded = fold(plain).model
+    merge_attention(folded)
+    images = torch.rand(6, 1, 28, 28, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), plain.eval()(images), rtol=0.0, atol=1e-12)
+
+
 def test_dropout_acts_on_both_in_training_only() -> None:
     switches = ViTSwitches(dim=16, depth=2, heads=3, dim_head=16, mlp_dim=32, dropout=0.5)
     plain, merged = pair("vit", switches)
