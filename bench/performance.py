@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -57,10 +58,10 @@ class Amount:
     inference_turns: int = 31
     layout_turns: int = 3
     layout_s: float = 15.0
-    memory: bool = True
 
 
-QUICK = Amount(("vitbn",), 3, 10, 2, 5, 0, 0.0, memory=False)
+QUICK = Amount(("vitbn",), 3, 10, 2, 5, 0, 0.0)
+SECTIONS = ("training", "evaluation", "inference", "memory", "layouts")
 
 
 @dataclass
@@ -75,32 +76,42 @@ class Numbers:
     peak_mib: dict[str, int] = field(default_factory=dict)
 
 
-def measure(amount: Amount, data: SearchData, data_dir: Path) -> Numbers:
-    """Everything, section by section; within a section the contenders take turns."""
-    numbers = Numbers(_about(amount, data))
+def measure(numbers: Numbers, sections: Sequence[str], amount: Amount, data_dir: Path) -> None:
+    """Take the `sections` into `numbers` anew; within a section the contenders take turns."""
+    data = load_search_data(dataset("mnist", data_dir))
+    if "training" in sections:
+        numbers.training = _training(amount, data)
+    if "evaluation" in sections:
+        numbers.evaluation = _evaluation(amount, data)
+    if "inference" in sections:
+        _say(f"inference: {amount.inference_turns} turns")
+        numbers.inference = _timed(inference_calls(data, CPU), amount.inference_turns)
+    if "memory" in sections:
+        _say("peak memory, in processes of their own")
+        numbers.peak_mib = _peaks(amount.models[-1], data_dir)
+    if "layouts" in sections:
+        for precision in get_args(Precision):
+            probe = Probe(amount.models[-1], {}, "mnist", str(data_dir), BATCH_SIZE, precision)
+            numbers.layouts[precision] = _layouts(amount, probe)
+
+
+def _training(amount: Amount, data: SearchData) -> dict[str, dict[str, tuple[float, ...]]]:
     calls: dict[str, Call] = {f"|{name}": c for name, c in floor_calls(CPU, amount.steps).items()}
     for model in amount.models:
-        _say(f"training: building and compiling {model}")
         ways = training_calls(model, data, CPU, amount.steps)
         calls |= {f"{model}|{name}": call for name, call in ways.items()}
     _say(f"training: {amount.turns} turns of {len(calls)} contenders, {amount.steps} steps each")
-    numbers.training = _by_model(_timed(calls, amount.turns))
+    return _by_model(_timed(calls, amount.turns))
+
+
+def _evaluation(amount: Amount, data: SearchData) -> dict[str, dict[str, tuple[float, ...]]]:
     calls = {
         f"{model}|{name}": call
         for model in amount.models
         for name, call in evaluation_calls(model, data, CPU).items()
     }
     _say(f"evaluation: {amount.evaluation_turns} turns of {len(calls)} contenders")
-    numbers.evaluation = _by_model(_timed(calls, amount.evaluation_turns))
-    _say(f"inference: {amount.inference_turns} turns")
-    numbers.inference = _timed(inference_calls(data, CPU), amount.inference_turns)
-    if amount.memory:
-        _say("peak memory, in processes of their own")
-        numbers.peak_mib = _peaks(amount.models[-1], data_dir)
-    for precision in get_args(Precision):
-        probe = Probe(amount.models[-1], {}, "mnist", str(data_dir), BATCH_SIZE, precision)
-        numbers.layouts[precision] = _layouts(amount, probe)
-    return numbers
+    return _by_model(_timed(calls, amount.evaluation_turns))
 
 
 def _timed(calls: dict[str, Call], turns: int) -> dict[str, tuple[float, ...]]:
@@ -137,14 +148,13 @@ def _peaks(model: str, data_dir: Path) -> dict[str, int]:
     return found
 
 
-def _about(amount: Amount, data: SearchData) -> dict[str, Any]:
+def _about(amount: Amount) -> dict[str, Any]:
     return {
         "date": str(date.today()),
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "batch_size": BATCH_SIZE,
-        "validation_images": len(data.validation),
         "amount": asdict(amount),
     }
 
@@ -160,12 +170,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=DATA_DIR, help="where MNIST is kept")
     parser.add_argument("--output", type=Path, help="write the page there instead of printing it")
     parser.add_argument("--json", type=Path, help="write the numbers there as well")
+    parser.add_argument(
+        "--only", nargs="*", choices=SECTIONS, help="measure these anew, take the rest from --json"
+    )
     args = parser.parse_args()
-    data = load_search_data(dataset("mnist", args.data_dir))
-    numbers = asdict(measure(QUICK if args.quick else Amount(), data, args.data_dir))
+    amount = QUICK if args.quick else Amount()
+    numbers = Numbers(_about(amount))
+    if args.only and args.json.exists():
+        numbers = Numbers(**json.loads(args.json.read_text()))
+    sections = args.only or SECTIONS[: 3 if args.quick else None]
+    measure(numbers, sections, amount, args.data_dir)
     if args.json:
-        args.json.write_text(json.dumps(numbers, indent=1) + "\n")
-    text = page(numbers, ROOT / "docs" / "results")
+        args.json.write_text(json.dumps(asdict(numbers), indent=1) + "\n")
+    text = page(asdict(numbers), ROOT / "docs" / "results")
     if args.output:
         args.output.write_text(text)
     else:

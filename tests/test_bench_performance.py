@@ -85,7 +85,7 @@ def test_the_page_is_made_of_the_numbers(tmp_path: Path) -> None:
     numbers = {
         "about": {
             "date": "2026-01-01", "processor": "P", "threads": 2, "torch": "2", "batch_size": 100,
-            "validation_images": 5_000, "amount": {"steps": 10, "turns": 2},
+            "amount": {"steps": 10, "turns": 2},
         },
         "training": {"floor": {name: [0.25, 0.25] for name in floors}, "vitbn": ways},
         "evaluation": {"vitbn": {"article": [8.0, 8.0], "article, no_grad": [4.0, 4.0],
