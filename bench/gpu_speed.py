@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from contenders import GRAPHED, WAYS, Call, config_of, floor_calls, stretches, training_calls
+from contenders import GRAPHED, Call, config_of, floor_calls, stretches, training_calls
 from products import products_of
 from torch import Tensor, nn
 from turns import Times, ratio, take_turns
@@ -122,7 +122,7 @@ Made by `python bench/gpu_speed.py` on {date.today()}: {name}, CUDA {torch.versi
 {torch.__version__}. The reference is timm's own model with the same optimiser and precision (bf16,
 batch {batch}), or the article's loop (batch 100) for its trio. Ways take turns; a ratio is the
 median over the turns with its quartiles. *products* are the matrix products and attention of our
-step alone; WAYS: {", ".join(WAYS)}.
+step alone.
 """
     table = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     return "\n".join([head, *table, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
