@@ -202,8 +202,7 @@ def _gpu(results: Path) -> str:
 
 
 def _ratio(slow: Sequence[float], fast: Sequence[float], digits: int = 2) -> str:
-    found = ratio(Times(tuple(slow)), Times(tuple(fast)))
-    return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
+    return ratio(Times(tuple(slow)), Times(tuple(fast))).shown(digits)
 
 
 def _ms(turns_s: Sequence[float], parts: float) -> str:

@@ -32,7 +32,12 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}–{self.high:.2f})"
+        return self.shown(2)
+
+    def shown(self, digits: int) -> str:
+        """Median, and the quartiles in brackets."""
+        median, low, high = (f"{each:.{digits}f}" for each in (self.median, self.low, self.high))
+        return f"{median} ({low}–{high})"
 
 
 def take_turns(

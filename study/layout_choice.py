@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from objectives.layouts import Layout, Probe, images_per_s, layouts
+from study.errors import WorkerError
 from study.identity import StudyIdentity
 from study.service import Session
 
@@ -37,9 +38,12 @@ def measured_layout(
     say(f"workers: trying {', '.join(map(str, tried))} threads, about {len(tried) * 20} s")
     probe = _probe(identity, data_dir)
     speeds: dict[Layout, list[float]] = {layout: [] for layout in tried}
-    for _ in range(TURNS):
-        for layout, found in speeds.items():
-            found.append(images_per_s(layout, probe, TURN_S))
+    try:
+        for _ in range(TURNS):
+            for layout, found in speeds.items():
+                found.append(images_per_s(layout, probe, TURN_S))
+    except RuntimeError as error:
+        raise WorkerError(f"--workers auto: a trial run failed ({error}); give a number") from error
     return choose({layout: statistics.median(found) for layout, found in speeds.items()}, say)
 
 
