@@ -4,7 +4,7 @@ torch is imported where something is built: what a name means is told without it
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -120,10 +120,6 @@ class Variant:
         """Whether any of its norms is or has a BatchNorm, so that those switches matter."""
         return self.uses_batch_norm and (self.parts.norm != "un" or self.parts.hidden_bn)
 
-    def stored(self, values: Mapping[str, SwitchValue]) -> dict[str, SwitchValue]:
-        """Switches as an earlier version wrote them, with those that it did not know."""
-        return asdict(self.switches(**values))  # type: ignore[arg-type]  # written by asdict
-
 
 def vit(image: ImageShape, switches: ViTSwitches) -> "ViT":
     """LayerNorm everywhere: the article's baseline."""
@@ -186,6 +182,16 @@ def variant(name: str) -> Variant:
         switches=ViTSwitches if parts.backbone in ARTICLE else ZooSwitches,
         parts=parts,
     )
+
+
+def stored_switches(name: str, values: Mapping[str, SwitchValue]) -> Switches:
+    """The switches of the variant called `name` as they, or fewer of them, were stored.
+
+    A name of timm's is taken on trust: to ask timm takes seconds, and it was asked when it was
+    stored.
+    """
+    switches = ZooSwitches if name.startswith(TIMM) else variant(name).switches
+    return switches(**values)  # type: ignore[arg-type]  # written by asdict
 
 
 def all_names() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import optuna
 
-from models.registry import variant
+from models.registry import stored_switches
 from models.switches import Switches, SwitchValue
 from objectives.data_options import SPLIT_SEED, DataOptions
 from objectives.precision import Precision
@@ -65,7 +65,7 @@ class StudyIdentity:
     @property
     def model_switches(self) -> Switches:
         """The model's switches, typed."""
-        return variant(self.model).switches(**self.switches)  # type: ignore[arg-type]
+        return stored_switches(self.model, self.switches)
 
     @property
     def data_options(self) -> DataOptions:
@@ -130,7 +130,7 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
             f"(schema {stored.get('schema_version')}, not {SCHEMA_VERSION}); use that version"
         )
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
-    values["switches"] = variant(stored["model"]).stored(stored["switches"])
+    values["switches"] = asdict(stored_switches(stored["model"], stored["switches"]))
     return StudyIdentity(**values)  # type: ignore[arg-type]  # written by as_dict
 
 

@@ -1,6 +1,7 @@
 """What the doctor finds, in real stores with something wrong in them."""
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_workers_that_are_silent_or_differ_are_named(settings: Settings, made: M
     made.worker("b", torch="2.12")
     made.worker("c", silent_s=50)
     silent, versions = bad(examine(settings, "cpu"), "workers")
-    assert silent == "c on node silent for 50 s, without having left"
+    assert re.fullmatch(r"c on node silent for [5-7]\d s, without having left", silent)
     made.worker("d", silent_s=700)
     found = of(examine(settings, "cpu"), "workers")
     (told,) = [finding for finding in found if finding.message.startswith("d on node silent")]

@@ -5,8 +5,11 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from models.switches import ZooSwitches
+from study.identity import IDENTITY_KEY, identity_of
 from study.storage import Store
 from tests.conftest import SUBSET
 from tests.study.made import make_study
@@ -58,7 +61,12 @@ def test_help_needs_neither_the_store_nor_what_trains() -> None:
 
 def test_a_look_at_the_store_needs_nothing_that_trains(store: Store, shared_dir: Path) -> None:
     name = "test_a_look_at_the_store"
-    make_study(store, name).trial()
+    made = make_study(store, name)
+    made.trial()
+    known = identity_of(made.study)
+    assert known is not None
+    of_timm = replace(known, model="timm:vit_tiny_patch16_224_bn", switches=asdict(ZooSwitches()))
+    made.study.set_user_attr(IDENTITY_KEY, of_timm.as_dict())
     for line in ("studies", f"show {name}", "status"):
         found = imported(COMMAND, line, shared_dir)
         assert "optuna" in found

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -62,7 +63,7 @@ def test_a_study_shows_its_counts_its_best_and_who_trains_what(store: Store, mad
     assert (trial.number, trial.worker, trial.attempt) == (3, "alive", 2)
     assert (trial.images_seen, trial.rung, trial.val_accuracy) == (229, 114, 0.25)
     assert trial.silent_s is not None
-    assert 0 <= trial.silent_s < 5
+    assert 0 <= trial.silent_s < 30
     assert [worker.state for worker in status.workers] == [f"working on {name} #3"]
     text = shown(store, name)
     for expected in (
@@ -94,10 +95,12 @@ def test_a_silent_worker_is_named_and_its_trial_waits_for_another(store: Store, 
     made.lease(made.trial("running"), "silent", left_s=-15)
     (study,) = (status := read_status(store, made.study.study_name)).studies
     assert study.running[0].is_lost
-    assert study.running[0].silent_s == pytest.approx(45, abs=5)
+    silent_s = study.running[0].silent_s
+    assert silent_s is not None
+    assert 45 <= silent_s < 75  # a slow machine may take its time between writing and reading
     assert (study.is_worked_on, study.left_s) == (False, None)
     assert [worker.name for worker in status.workers] == ["silent"]
-    assert status.workers[0].state.startswith("silent for 4")
+    assert re.fullmatch(r"silent for [4-7]\d s", status.workers[0].state)
     text = shown(store, made.study.study_name)
     assert "lost, waits for a worker" in text
     assert "waits for workers" in text
