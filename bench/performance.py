@@ -38,7 +38,8 @@ from turns import take_turns
 from models.registry import ARTICLE
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
-from objectives.layouts import Probe, images_per_s, layouts
+from objectives.layout_probe import Probe
+from objectives.layouts import images_per_s, layouts
 from objectives.precision import Precision
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,6 +24,14 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return super().forward(input.reshape(-1, self.num_features)).view(input.shape)
 
 
+class RMSNorm(nn.RMSNorm):
+    """x / √(mean x² + ε)·γ over the features of each token, in the precision of γ."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (…, C)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class RepBatchNorm(nn.Module):
     """BatchNorm with a learned share of its input, BN(x) + α·x: (B, N, C) → (B, N, C).
 

@@ -10,7 +10,15 @@ from torch.nn.utils.parametrizations import weight_norm
 from models.anatomy import NormedActivation, Site, anatomy
 from models.errors import InputError
 from models.grammar import ModelName
-from models.norms import Derf, DyT, Norm, ProgressiveRepBatchNorm, RepBatchNorm, TokenBatchNorm
+from models.norms import (
+    Derf,
+    DyT,
+    Norm,
+    ProgressiveRepBatchNorm,
+    RepBatchNorm,
+    RMSNorm,
+    TokenBatchNorm,
+)
 from models.switches import NormSwitches
 from models.unified_norm import UnifiedNorm
 
@@ -113,7 +121,7 @@ def _new_norm(norm: str, old: nn.LayerNorm, switches: NormSwitches) -> nn.Module
         case "un":
             return UnifiedNorm(dim, switches.un_warm_up)
         case "rms":
-            return nn.RMSNorm(dim, RMS_EPS)
+            return RMSNorm(dim, RMS_EPS)
         case "dyt":
             return DyT(dim, switches.dyt_alpha)
         case "derf":

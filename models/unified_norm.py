@@ -65,7 +65,7 @@ class UnifiedNorm(nn.Module):
 
     def _moment(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ψ (C,) of this step, and whether the step is an outlier ()."""
-        own = x.detach().square().flatten(0, -2).mean(dim=0)
+        own = second_moment(x.detach())
         spread = self.moments.sqrt().var()
         newest = (self.steps % WINDOW).view(1)
         self.moments.index_copy_(0, newest, own[None])
@@ -83,6 +83,12 @@ class UnifiedNorm(nn.Module):
         ratio = ratio.clamp(1.0 / MOST_COMPENSATION, MOST_COMPENSATION)
         unsettled = (self.steps <= max(SETTLED, self.warm_up)) | is_outlier
         return torch.where(unsettled, torch.ones_like(ratio), ratio)
+
+
+def second_moment(x: Tensor) -> Tensor:
+    """ψ (C,) of tokens (B, N, C), in float32 at least."""
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    return exact.square().flatten(0, -2).mean(dim=0)
 
 
 def unified_norms(model: nn.Module) -> list[UnifiedNorm]:

@@ -18,6 +18,9 @@ from models.merged_attention import merged_attention
 from models.norms import Norm
 from models.switches import ImageShape, ViTSwitches
 
+# Beyond it fused kernels, which do not lay out the scores, are faster than saving projections.
+MOST_TOKENS = 200
+
 FeedForward = Callable[[int, int, float], nn.Module]
 """Builds a feed-forward branch from its dim, hidden dim and dropout."""
 
@@ -57,8 +60,9 @@ class Attention(nn.Module):
 
         Merged attention has no place for that bias, but W·x + b = W·(x + shift / scale).
         """
-        if scale.all():
-            self.shift = (shift / scale).to(self.to_qkv.weight.dtype)
+        added = shift / scale
+        if added.isfinite().all():
+            self.shift = added.to(self.to_qkv.weight.dtype)
 
     def merge(self, merged: bool) -> None:
         """Compute with `merged_attention`, where that takes no more multiply-adds."""
@@ -182,14 +186,19 @@ class ViT(nn.Module):
         return self.mlp_head(x)
 
 
-def merge_attention(model: nn.Module, merged: bool = True) -> None:
+def merge_attention(model: nn.Module, merged: bool = True) -> bool:
     """Let the article's models multiply their attention's projections out, where it is less work.
 
-    The logits stay the same but for rounding; models of other families stay as they are.
+    The logits stay the same but for rounding, unless there is dropout, which draws other masks.
+    Models of other families stay as they are. Returns whether any attention is merged now.
     """
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.merge(merged)
+    if not isinstance(model, ViT):
+        return False
+    tokens = model.pos_embedding.shape[0]
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    for module in attentions:
+        module.merge(merged and tokens <= MOST_TOKENS)
+    return any(module.is_merged for module in attentions)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.modes import modes_kept
 from models.norms import batch_norms
-from models.unified_norm import UnifiedNorm, unified_norms
+from models.unified_norm import UnifiedNorm, second_moment, unified_norms
 
 _Averaging = nn.BatchNorm1d | UnifiedNorm  # norms that keep running averages
 
@@ -60,4 +60,4 @@ def _estimate(model: nn.Module, norms: list[_Averaging], pixels: Tensor) -> None
 
 
 def _take_moment(norm: UnifiedNorm, inputs: tuple[Tensor]) -> None:
-    norm.running_moment.copy_(inputs[0].square().flatten(0, -2).mean(dim=0))
+    norm.running_moment.copy_(second_moment(inputs[0]))

@@ -16,6 +16,8 @@ from models.registry import variant
 from models.switches import ImageShape, SwitchValue
 from models.weights import fit_weights, read_weights
 from objectives.images import Split
+from objectives.precision import Precision
+from objectives.recipe import PRECISION, TrainConfig
 
 _KEY = "bnvit"  # under which safetensors keeps it
 
@@ -30,6 +32,7 @@ class Card:
     mean: tuple[float, ...] | None = None  # of each channel in [0, 1]; None: pixels stay there
     std: tuple[float, ...] | None = None
     folded: bool = False  # the norms that can are folded already
+    precision: Precision = PRECISION  # of the matrix products in training
 
     def metadata(self) -> dict[str, str]:
         """For safetensors."""
@@ -56,15 +59,14 @@ class Card:
         return Split(images, labels, mean, std)
 
 
-def card_of(
-    model: str, switches: Mapping[str, SwitchValue], image: ImageShape, train: Split
-) -> Card:
-    """The card of a model that was trained on `train`."""
+def card_of(config: TrainConfig, image: ImageShape, train: Split) -> Card:
+    """The card of a model that `config` trained on `train`."""
     mean, std = (
         None if values is None else tuple(float(value) for value in values.flatten())
         for values in (train.mean, train.std)
     )
-    return Card(model, dict(switches), image, mean, std)
+    switches = asdict(config.switches)
+    return Card(config.model, switches, image, mean, std, precision=config.precision)
 
 
 def save(path: Path, state: Mapping[str, Tensor], card: Card | None) -> None:
@@ -114,4 +116,5 @@ def _written(path: Path) -> dict[str, Any] | None:
 def _card(values: dict[str, Any]) -> Card:
     mean, std = (None if values[name] is None else tuple(values[name]) for name in ("mean", "std"))
     image = ImageShape(**values["image"])
-    return Card(values["model"], values["switches"], image, mean, std, values["folded"])
+    precision = values.get("precision", PRECISION)  # which earlier versions did not write
+    return Card(values["model"], values["switches"], image, mean, std, values["folded"], precision)

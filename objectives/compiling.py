@@ -1,47 +1,64 @@
 """torch.compile for the training step: whether it can be used here, and when it pays.
 
-On a CPU the compiled step takes about 0.85 of the time in float32 and 0.75 in bf16 (the article's
-models, 2 cores; docs/performance.md). What was compiled serves all trials of a worker, whatever
-their batch size, and is kept on disk for the next.
+On a CPU the compiled step takes 0.85 to 0.9 of the time in float32 and about 0.8 in bf16 (the
+article's models, 2 cores; docs/performance.md). What was compiled serves all trials of a worker,
+whatever their batch size, and is kept on disk for the next: `keep_in` says where.
 """
 
 import logging
 import os
+import shlex
 import shutil
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from models.errors import first_line
 from models.norms import progressive_norms
-from models.profile import Profile
+from models.profile import profile
+from models.switches import ImageShape
 from models.unified_norm import unified_norms
 from models.vit import ViT
 from objectives.execution import Execution, Loss
 
-SAVED_SHARE = 0.15  # of a step's time, at least
+SAVED_SHARE = 0.1  # of a step's time, at least
 COMPILE_S_PER_BLOCK = 3.5  # on two cores, nothing cached
 WORTH = 2.0  # times its own cost that compilation has to save
 MACS_PER_S = 75e9  # of a training step, as two cores execute them
 PASSES = 3  # multiply-adds of a step over those of its forward pass
 
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+FUSED_ADAM = ("cpu", "cuda")  # devices whose fused kernel is checked against the plain one
+
 log = logging.getLogger(__name__)
 
 
-def possible(execution: Execution, model: nn.Module, device: torch.device) -> Execution:
-    """What of `execution` can be done with `model` here; what is left out is logged.
+class _Here:
+    """What is known of this process."""
 
-    Compiling is for the CPU, graphs are for CUDA: on the other device each is silently nothing.
+    failure = ""  # why a compilation failed; no other is tried
+
+
+def possible(execution: Execution, model: nn.Module, device: torch.device) -> Execution:
+    """What of `execution` can be done with `model` here; a step that stays as it is, is logged.
+
+    Compiling is for the CPU, graphs are for CUDA: on other devices each is silently nothing.
     """
-    is_cpu, is_cuda = device.type == "cpu", device.type == "cuda"
     wanted = replace(
-        execution, compiled=execution.compiled and is_cpu, graphed=execution.graphed and is_cuda
+        execution,
+        folded=execution.folded and device.type != "mps",  # which lacks double precision
+        fused=execution.fused and device.type in FUSED_ADAM,
+        compiled=execution.compiled and device.type == "cpu",
+        graphed=execution.graphed and device.type == "cuda",
     )
     if wanted.compiled and (reason := why_not_compiled(model)):
-        log.warning("the training step is not compiled: %s", reason)
+        _warn_once(f"the training step is not compiled: {reason}")
         wanted = replace(wanted, compiled=False)
     if wanted.graphed and progressive_norms(model):
-        log.warning("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
+        _warn_once("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
         wanted = replace(wanted, graphed=False)
     return wanted
 
@@ -51,45 +68,58 @@ def why_not_compiled(model: nn.Module) -> str:
     if unified_norms(model):
         return "Unified Normalization changes its buffers in the backward pass"
     compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None and shutil.which("clang++") is None:
+    if not (words := shlex.split(compiler)) or shutil.which(words[0]) is None:
         return f"no C++ compiler is installed here ({compiler})"
-    return ""
+    return _Here.failure
 
 
-def pays(model: nn.Module, profile: Profile, images: float) -> bool:
+def pays(model: nn.Module, shape: ImageShape, images: float) -> bool:
     """Whether a CPU worker that will train `images` images saves more by compiling than it takes.
 
     Never for models of other families, of whose steps large products take nearly all.
     """
     if not isinstance(model, ViT):
         return False
-    train_s = images * profile.macs * PASSES / MACS_PER_S
-    return train_s * SAVED_SHARE > WORTH * COMPILE_S_PER_BLOCK * profile.blocks
+    counts = profile(model, shape)
+    train_s = images * counts.macs * PASSES / MACS_PER_S
+    return train_s * SAVED_SHARE > WORTH * COMPILE_S_PER_BLOCK * counts.blocks
 
 
 def compiled(loss: Loss) -> Loss:
     """`loss` compiled for any batch size when it is first called.
 
-    Where compilation fails that is logged, and `loss` is used as it is.
+    Where compilation fails that is logged, and `loss` is used as it is, here and by all later runs
+    of this process.
     """
     from torch._dynamo import maybe_mark_dynamic  # whose import takes a second
     from torch._dynamo.exc import TorchDynamoException
+    from torch._functorch import config
 
+    config.force_non_lazy_backward_lowering = True  # the backward pass fails here or not at all
     fast: Loss = torch.compile(loss)
-    is_broken = False
 
     def either(pixels: Tensor, labels: Tensor) -> Tensor:
-        nonlocal is_broken
-        if is_broken:
+        if _Here.failure:
             return loss(pixels, labels)
         for tensor in (pixels, labels):
             maybe_mark_dynamic(tensor, 0)
         try:
             return fast(pixels, labels)
         except TorchDynamoException as error:
-            is_broken = True
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(str(error))
+            _Here.failure = f"that failed before ({reason})"
             log.warning("the training step could not be compiled (%s); it runs as it is", reason)
             return loss(pixels, labels)
 
     return either
+
+
+def keep_in(data_dir: Path) -> dict[str, str]:
+    """The environment in which compiled code outlives the process, unless a place is given."""
+    usual = str(data_dir.absolute() / "compiled")
+    return {CACHE_VARIABLE: os.environ.get(CACHE_VARIABLE, usual)}
+
+
+@cache
+def _warn_once(line: str) -> None:
+    log.warning("%s", line)

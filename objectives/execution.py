@@ -14,7 +14,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Execution:
-    """What is done to be fast. A config trains to the same weights by each, but for rounding."""
+    """What is done to be fast. A config trains to the same weights by each, but for rounding.
+
+    With dropout merged attention and compiled code draw other masks from the same seed.
+    """
 
     merged: bool = True  # attention's projections multiplied out, where that is less work
     folded: bool = True  # BatchNorm folded away where a model is evaluated
@@ -31,10 +34,13 @@ PLAIN = Execution(merged=False, folded=False, fused=False)
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether `device` multiplies matrices in bf16 faster than in float32."""
+    """Whether `device` multiplies matrices of bf16 by instructions of their own."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

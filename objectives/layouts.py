@@ -1,31 +1,21 @@
-"""Workers × threads on a CPU: how many images per second k processes train together.
+"""Workers × threads on a CPU: how many images per second k processes train together."""
 
-Run as a program it is one of those processes: `python -m objectives.layouts`, the probe as a line
-of JSON on its input.
-"""
-
-import json
+import os
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO
 
-import torch
+from objectives.compiling import keep_in
+from objectives.layout_probe import Probe
 
-from models.registry import variant
-from objectives.data import load_search_data
-from objectives.data_options import DataOptions
-from objectives.datasets import dataset
-from objectives.execution import FAST
-from objectives.precision import Precision
-from objectives.recipe import TrainConfig
-from objectives.run import WARM_UP_STEPS, start
-from objectives.training import train
-
-LR = 1e-4
-ENDLESS = (1 << 40,)  # images
+LIMIT_S = 300.0  # for the processes of a layout to start, warm up and train
+ROOT = Path(__file__).resolve().parents[1]  # of the packages, which need not be installed
 
 
 @dataclass(frozen=True)
@@ -40,17 +30,30 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What the processes train."""
+class _Racer:
+    """A process that trains."""
 
-    model: str
-    switches: dict[str, Any]
-    dataset: str
-    data_dir: str
-    batch_size: int
-    precision: Precision = "float32"
-    image_size: int | None = None
-    skip_broken: bool = False
+    process: "subprocess.Popen[str]"
+    said: IO[str]  # what it writes besides its answers
+
+    def tell(self, line: str) -> None:
+        """Send it a line; if it has failed, its answer will say so."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def answer(self) -> str:
+        """Its next line; raises RuntimeError where there is none."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return line
+        code = self.process.wait()
+        self.said.seek(0)
+        lines = self.said.read().strip().splitlines()
+        raise RuntimeError(lines[-1] if lines else f"it ended with code {code}")
 
 
 def layouts(cores: int) -> list[Layout]:
@@ -58,90 +61,77 @@ def layouts(cores: int) -> list[Layout]:
     return [Layout(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
 
 
-def images_per_s(layout: Layout, probe: Probe, seconds: float) -> float:
-    """Of all workers of `layout` together, over the same `seconds`; threads of a CPU.
+def images_per_s(layout: Layout, probe: Probe, seconds: float, limit_s: float = LIMIT_S) -> float:
+    """Of all workers of `layout` together, each over at least `seconds`; threads of a CPU.
 
-    Raises RuntimeError, with the last line that it said, where a process fails.
+    Raises RuntimeError where a process cannot be started or fails, with the last line that it
+    said, and where all this takes longer than `limit_s`.
     """
-    command = [sys.executable, "-m", "objectives.layouts", str(layout.threads), str(seconds)]
-    root = Path(__file__).resolve().parents[1]  # need not be installed
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=root,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(layout.workers)
-    ]
-    try:
-        for process in processes:
-            _tell(process, json.dumps(asdict(probe)))
-        for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()  # it has warmed up
-        for process in processes:
-            _tell(process, "go")
-        return sum(_result(process) for process in processes)
-    finally:
-        for process in processes:
+    with ExitStack() as stack:
+        racers = [
+            stack.enter_context(_racer(layout.threads, probe.data_dir, seconds))
+            for _ in range(layout.workers)
+        ]
+        with _limit(limit_s, racers) as is_late:
+            try:
+                return _race(racers, probe)
+            except RuntimeError as error:
+                if is_late.is_set():
+                    raise RuntimeError(f"it took longer than {limit_s:g} s") from error
+                raise
+
+
+def _race(racers: list[_Racer], probe: Probe) -> float:
+    for racer in racers:
+        racer.tell(probe.as_line())
+    for racer in racers:
+        racer.answer()  # it has warmed up
+    for racer in racers:
+        racer.tell("go")
+    return sum(float(racer.answer()) for racer in racers)
+
+
+@contextmanager
+def _racer(threads: int, data_dir: str, seconds: float) -> Iterator[_Racer]:
+    """A process that waits to be told what to train, and ends with the context."""
+    command = [sys.executable, "-P", "-m", "objectives.layout_probe", str(threads), str(seconds)]
+    own = keep_in(Path(data_dir)) | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    with TemporaryFile("w+") as said:
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **own},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                start_new_session=True,  # a Ctrl-C is for this process, which ends that one
+            )
+        except OSError as error:
+            raise RuntimeError(f"a process could not be started: {error.strerror}") from error
+        try:
+            yield _Racer(process, said)
+        finally:
             process.kill()
             process.communicate()
 
 
-def _tell(process: "subprocess.Popen[str]", line: str) -> None:
-    assert process.stdin is not None
+@contextmanager
+def _limit(seconds: float, racers: list[_Racer]) -> Iterator[threading.Event]:
+    """Kill the racers once the context has lasted so long; the event says so."""
+    is_late = threading.Event()
+
+    def end() -> None:
+        is_late.set()
+        for racer in racers:
+            racer.process.kill()
+
+    watch = threading.Timer(seconds, end)
+    watch.start()
     try:
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it has failed; its result says so
-
-
-def _result(process: "subprocess.Popen[str]") -> float:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    if line := process.stdout.readline():
-        return float(line)
-    said = process.stderr.read().strip().splitlines()
-    raise RuntimeError(said[-1] if said else f"it ended with code {process.wait()}")
-
-
-def _train(probe: Probe, threads: int, seconds: float) -> float:
-    """Images per second of this process, from the moment that it is told to go."""
-    torch.set_num_threads(threads)
-    options = DataOptions(probe.image_size, probe.skip_broken)
-    data = load_search_data(dataset(probe.dataset, Path(probe.data_dir), options))
-    config = TrainConfig(
-        model=probe.model,
-        switches=variant(probe.model).switches(**probe.switches),
-        dataset=probe.dataset,
-        lr=LR,
-        batch_size=probe.batch_size,
-        rungs=ENDLESS,
-        train_images=len(data.train),
-        seed=0,
-        precision=probe.precision,
-    )
-    run = start(config, data, torch.device("cpu"), FAST)
-    steps = train(run, lambda: True)
-    for _ in range(WARM_UP_STEPS):
-        next(steps)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    first, began_s = run.images_seen, time.perf_counter()
-    while (elapsed_s := time.perf_counter() - began_s) < seconds:
-        next(steps)
-    return (run.images_seen - first) / elapsed_s
-
-
-def main() -> None:
-    """Train as the line on the input says, and print the speed."""
-    probe = Probe(**json.loads(sys.stdin.readline()))
-    print(_train(probe, int(sys.argv[1]), float(sys.argv[2])))
-
-
-if __name__ == "__main__":
-    main()
+        yield is_late
+    finally:
+        watch.cancel()

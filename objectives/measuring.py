@@ -53,7 +53,7 @@ def measure(run: Run, rung: int) -> RungMetrics:
 
 def _evaluated(run: Run) -> Evaluation:
     """On the validation split, with the statistics that the norms hold now."""
-    fold_it = run.execution.folded and run.device.type != "mps"  # which lacks double precision
+    fold_it = run.execution.folded
     model = fold(run.model).model if fold_it else run.model
     with run.autocast():
         return evaluate(model, run.data.validation, run.config.evaluation_batch_size)

@@ -1,7 +1,7 @@
 """A training run at some position: what is trained, and all that it needs to go on from there."""
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from objectives.initial import initial_model
 from objectives.metrics import RungMetrics
 from objectives.recipe import TrainConfig
 
-FUSED_ADAM = ("cpu", "cuda")  # devices whose fused kernel is checked against the plain one
 EXECUTION_KEYS = ("fused", "capturable")  # of an optimiser's parameter groups
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
 
@@ -87,8 +86,7 @@ class Run:
     @property
     def card(self) -> Card:
         """What its weights are of."""
-        config, data = self.config, self.data
-        return card_of(config.model, asdict(config.switches), data.shape, data.train)
+        return card_of(self.config, self.data.shape, self.data.train)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit continuation needs, as tensors and plain values."""
@@ -154,11 +152,10 @@ def start(
     model = initial_model(config, data)
     for norm in progressive_norms(model):
         norm.set_progress(0.0)  # trained weights may come with the end of another run
-    merge_attention(model, execution.merged)
     execution = possible(execution, model, device)
-    fused = execution.fused and device.type in FUSED_ADAM
+    execution = replace(execution, merged=merge_attention(model, execution.merged))
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.lr, fused=fused, capturable=execution.graphed
+        model.parameters(), lr=config.lr, fused=execution.fused, capturable=execution.graphed
     )
     loss = loss_of(model, config.precision)
     if execution.compiled:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from objectives.execution import Loss
 
-WARM_UP_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
+PLAIN_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """Of pixels (B, C, H, W) and labels (B,): trains on them; the detached loss ().
@@ -35,23 +35,29 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs, on a stream of its own as capture demands."""
+    """Records CUDA graphs of `device`, on a stream of its own as capture demands."""
 
-    def __init__(self) -> None:
-        self.stream = torch.cuda.Stream()
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
 
     def aside(self, work: Work) -> Tensor:
         """Do `work` on the stream on which it will be captured."""
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             result = work()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return result
 
     def record(self, work: Work) -> Work:
         """Capture `work`, which must wait for nothing."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
+        # "thread_local": the thread that gathers batches may copy to the device meanwhile.
+        mode = "thread_local"
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(graph, stream=self.stream, capture_error_mode=mode),
+        ):
             result = work()
 
         def replay() -> Tensor:
@@ -91,7 +97,7 @@ class GraphedStep:
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Train on one batch."""
-        if self.taken < WARM_UP_STEPS:
+        if self.taken < PLAIN_STEPS:
             self.taken += 1
             return self.recorder.aside(lambda: self.plain(pixels, labels))
         if self.replay is None:

@@ -65,4 +65,4 @@ def _train_to(
 
 def _stepper(run: Run) -> Step:
     plain = PlainStep(run.loss, run.optimizer)
-    return GraphedStep(plain, CudaRecorder()) if run.execution.graphed else plain
+    return GraphedStep(plain, CudaRecorder(run.device)) if run.execution.graphed else plain

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -181,11 +182,12 @@ def _run(request: Any, settings: "Settings", as_json: bool) -> int:
     from study.tables import trials_table
 
     console, notes = console_on(), console_on(stderr=as_json)
-    with (
-        open_session(request, settings, lambda line: print_line(notes, line)) as session,
-        stop_on_signals() as stop,  # from here on; until then Ctrl-C ends the process at once
-    ):
+    with ExitStack() as stack:
+        session = stack.enter_context(
+            open_session(request, settings, lambda line: print_line(notes, line))
+        )
         workers = local_workers(session, lambda line: print_line(notes, line))
+        stop = stack.enter_context(stop_on_signals())  # until here Ctrl-C ends the process at once
         places = berths(session.device, workers, request.workers_per_gpu)
         for line in opening(session, places):
             print_line(notes, line)

@@ -12,6 +12,7 @@ from objectives.initial import check_fit, initial_weights
 from objectives.recipe import recalibration_images, search_rungs
 from study.environment import versions
 from study.errors import IdentityError
+from study.execution import note_execution
 from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
 from study.request import Request
 from study.samplers import pruner
@@ -56,9 +57,11 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
 
 
 def create_or_resume(
-    store: Store, identity: StudyIdentity, request: Request
+    store: Store, identity: StudyIdentity, request: Request, execution: str = "off"
 ) -> tuple[optuna.Study, bool]:
     """The requested study, and whether it is new; call it under a lock.
+
+    `execution` is how a new one is computed, and any for which that was asked.
 
     Raises IdentityError where a study of that name differs.
     """
@@ -70,6 +73,8 @@ def create_or_resume(
         study = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
         if not _is_blank(study):
             _refuse_difference(study, identity, request)
+            if request.compile != "auto":
+                note_execution(study, execution)
             return study, False
     else:
         study = optuna.create_study(
@@ -78,6 +83,7 @@ def create_or_resume(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(["val_accuracy"])  # on the dashboard's axes
+    note_execution(study, execution)
     study.set_user_attr(VERSIONS_KEY, versions())
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())

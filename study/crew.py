@@ -153,7 +153,9 @@ class Crew:
 
     def _start(self, berth: Berth, restarts: int = 0) -> _Member:
         name = worker_name()
-        command = [sys.executable, "-m", "study.entry", *_arguments(self.study, berth, name)]
+        # "-P": a package called "models" where `run` was called is not ours.
+        command = [sys.executable, "-P", "-m", "study.entry"]
+        command += _arguments(self.study, berth, name)
         process = subprocess.Popen(
             command,
             env=self._environment(berth),

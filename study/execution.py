@@ -1,10 +1,12 @@
-"""How a study's trials are computed: decided once, so that all its workers do the same."""
+"""How a study's trials are computed: decided when it is made, so that all workers do the same.
+
+Who asks for another way later gets it from workers that join from then on.
+"""
 
 from dataclasses import replace
 
 import optuna
 
-from models.profile import profile
 from models.registry import variant
 from models.switches import ImageShape
 from objectives.compiling import pays
@@ -17,22 +19,22 @@ COMPILE_KEY = "bnvit:compile"
 PAYS = "pays"  # what "auto" became where a CPU is expected to save more than compiling takes
 
 
-def decide(
-    study: optuna.Study,
-    identity: StudyIdentity,
-    shape: ImageShape,
-    asked: Compile,
-    trials: int,
-    workers: int,
-) -> None:
-    """Note with a new `study`, or where it is asked for, whether its steps are compiled."""
-    if asked == "auto" and COMPILE_KEY in study.user_attrs:
-        return
-    decision: str = asked
-    if asked == "auto":
-        model = variant(identity.model).build_blank(shape, identity.model_switches)
-        images = images_of_new(identity, trials) / max(workers, 1)
-        decision = PAYS if pays(model, profile(model, shape), images) else "off"
+def decided(
+    identity: StudyIdentity, shape: ImageShape, asked: Compile, trials: int, workers: int
+) -> str:
+    """Whether the steps of a new study are compiled: "on", "off" or `PAYS`.
+
+    `workers`: among how many the trials are divided, as far as that is known.
+    """
+    if asked != "auto":
+        return asked
+    model = variant(identity.model).build_blank(shape, identity.model_switches)
+    images = images_of_new(identity, trials) / max(workers, 1)
+    return PAYS if pays(model, shape, images) else "off"
+
+
+def note_execution(study: optuna.Study, decision: str) -> None:
+    """Fix with `study` whether its steps are compiled."""
     study.set_user_attr(COMPILE_KEY, decision)
 
 

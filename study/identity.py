@@ -68,6 +68,11 @@ class StudyIdentity:
         return stored_switches(self.model, self.switches)
 
     @property
+    def title(self) -> str:
+        """The model, for tables; with its precision where that is not the usual one."""
+        return self.model if self.precision == PRECISION else f"{self.model}, {self.precision}"
+
+    @property
     def data_options(self) -> DataOptions:
         """How the data set is read."""
         return DataOptions(self.image_size, self.skip_broken)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import torch
 
+from objectives.compiling import keep_in
 from study import data_dir
 from study.connections import hurry
 from study.crew import ParentWatch
@@ -54,8 +55,7 @@ def join(
     if memory_share < 1.0 and device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(memory_share, cuda_index(device))
     data_dir.prepare(settings.data_dir)
-    # What torch.compile makes is there for the next worker, and after a restart of the machine.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "compiled"))
+    os.environ.update(keep_in(settings.data_dir))  # there for the next worker and after a restart
     with stop_on_signals() as stop:
         if of_parent is not None:
             ParentWatch(stop, of_parent).start()

@@ -4,16 +4,20 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
-from objectives.layouts import Layout, Probe, images_per_s, layouts
+from objectives.layout_probe import Probe
+from objectives.layouts import Layout, images_per_s, layouts
 from study.errors import WorkerError
+from study.execution import execution_of
 from study.identity import StudyIdentity
 from study.service import Session
 
 WORTH = 1.2  # times what one worker with all threads trains, for more workers to be taken
 TURNS = 3
 TURN_S = 3.0  # of each layout in each turn
+WORKER_BYTES = 2**30  # of one that trains small images, and a little more (docs/performance.md)
 
 
 def local_workers(session: Session, say: Callable[[str], None]) -> int | None:
@@ -23,27 +27,39 @@ def local_workers(session: Session, say: Callable[[str], None]) -> int | None:
         return asked
     if session.device.type != "cpu" or session.is_done:
         return None
-    cores = torch.get_num_threads()
-    return measured_layout(session.identity, session.settings.data_dir, cores, say).workers
+    probe = _probe(
+        session.identity, session.settings.data_dir, execution_of(session.study).compiled
+    )
+    return measured_layout(probe, fitting(torch.get_num_threads()), say).workers
 
 
-def measured_layout(
-    identity: StudyIdentity, data_dir: Path, cores: int, say: Callable[[str], None]
-) -> Layout:
-    """The layout of the most trials per hour, or one worker where little is to be gained."""
-    tried = layouts(cores)
+def fitting(cores: int) -> list[Layout]:
+    """The layouts whose workers fit into the memory that is free; one worker always does."""
+    most = psutil.virtual_memory().available // WORKER_BYTES
+    return [layout for layout in layouts(cores) if layout.workers <= max(most, 1)]
+
+
+def measured_layout(probe: Probe, tried: list[Layout], say: Callable[[str], None]) -> Layout:
+    """The layout of the most trials per hour, or one worker where little is to be gained.
+
+    `tried` begins with one worker. Raises WorkerError where that one cannot train.
+    """
     if len(tried) == 1:
-        say("workers: one core, one worker")
+        say("workers: one core, or memory for no more: one worker")
         return tried[0]
-    say(f"workers: trying {', '.join(map(str, tried))} threads, about {len(tried) * 20} s")
-    probe = _probe(identity, data_dir)
+    say(f"workers: trying {', '.join(map(str, tried))} threads, {len(tried) * 20} s or longer")
     speeds: dict[Layout, list[float]] = {layout: [] for layout in tried}
-    try:
-        for _ in range(TURNS):
-            for layout, found in speeds.items():
-                found.append(images_per_s(layout, probe, TURN_S))
-    except RuntimeError as error:
-        raise WorkerError(f"--workers auto: a trial run failed ({error}); give a number") from error
+    for _ in range(TURNS):
+        for layout in list(speeds):
+            try:
+                speeds[layout].append(images_per_s(layout, probe, TURN_S))
+            except RuntimeError as error:
+                if layout == tried[0]:
+                    raise WorkerError(
+                        f"--workers auto: a trial run failed ({error}); give a number"
+                    ) from error
+                say(f"workers: {layout} threads did not train ({error})")
+                del speeds[layout]
     return choose({layout: statistics.median(found) for layout, found in speeds.items()}, say)
 
 
@@ -56,8 +72,8 @@ def choose(speeds: dict[Layout, float], say: Callable[[str], None]) -> Layout:
         say(f"workers: one with all {alone.threads} threads is the fastest")
     elif gain < WORTH:
         say(
-            f"workers: nothing is to be gained; {best} threads train {gain:.2f} times as much as "
-            f"one worker with all {alone.threads}, and more workers know less of each other"
+            f"workers: too little is to be gained; {best} threads train {gain:.2f} times as much "
+            f"as one worker with all {alone.threads}, and more workers know less of each other"
         )
     else:
         say(f"workers: {best} threads train {gain:.2f} times as much as one worker with all")
@@ -65,7 +81,7 @@ def choose(speeds: dict[Layout, float], say: Callable[[str], None]) -> Layout:
     return alone
 
 
-def _probe(identity: StudyIdentity, data_dir: Path) -> Probe:
+def _probe(identity: StudyIdentity, data_dir: Path, compiled: bool) -> Probe:
     first, last = identity.batch_size
     return Probe(
         model=identity.model,
@@ -76,4 +92,6 @@ def _probe(identity: StudyIdentity, data_dir: Path) -> Probe:
         precision=identity.precision,
         image_size=identity.image_size,
         skip_broken=identity.skip_broken,
+        train_images=identity.train_images,
+        compiled=compiled,
     )

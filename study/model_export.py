@@ -19,6 +19,7 @@ from models.errors import InputError, few
 from models.fold import Folded, fold
 from objectives import card
 from objectives.card import Card
+from objectives.recipe import PRECISION
 from study.errors import ExportError, TrackingError
 from study.export import replace_file
 from study.settings import Settings
@@ -43,7 +44,8 @@ def export_model(
     """
     with _weights(target, settings) as path:
         told, model = card.load(path)
-    lines = [f"model:   {told.model}"]
+    marked = "" if told.precision == PRECISION else f", trained in {told.precision}"
+    lines = [f"model:   {told.model}{marked}"]
     if folded:
         done = fold(model)
         lines += [*_fold_lines(done), _compare_fold(model, told)]

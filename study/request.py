@@ -178,7 +178,7 @@ def parse_workers(text: str | None) -> Workers | None:
     """The number of local workers from the text of --workers; raises InputError."""
     if text is None or text == "auto":
         return text  # type: ignore[return-value]
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal()):
         raise InputError(f"--workers {text} must be a whole number from 0, or auto")
     return int(text)
 

@@ -16,7 +16,7 @@ from study.creation import create_or_resume, identify
 from study.docket import check_checkpoints, open_checkpoints
 from study.environment import device_of
 from study.errors import UnknownStudyError
-from study.execution import decide
+from study.execution import decided
 from study.giving_up import give_up
 from study.identity import UUID_KEY, StudyIdentity
 from study.overview import Overview, overview
@@ -121,26 +121,38 @@ def open_session(
     say(f"data:    {request.dataset}")
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
-    shape = data.shape
+    shares = _shares(request, device)
+    execution = decided(identity, data.shape, request.compile, request.trials, shares)
     del data  # workers read their own
     with open_store(settings) as store:
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
         with store.locked(CREATE_LOCK):
-            study, is_new = create_or_resume(store, identity, request)
+            study, is_new = create_or_resume(store, identity, request, execution)
             runs = _open_runs(store, study, identity, settings)
-            decide(study, identity, shape, request.compile, request.trials, _share(request))
             set_stopped(study, False)
-        if identity.precision == "bf16" and not has_bf16_units(device):
-            say(f"note:    this {device.type} has no units for bf16; float32 may be faster")
+        for line in _notes(request, device):
+            say(f"note:    {line}")
         session = Session(store, study, identity, request, settings, device, runs, is_new)
         session.fill(request.trials)
         yield session
 
 
-def _share(request: Request) -> int:
-    """Among how many workers the trials are divided, as far as that is known."""
+def _shares(request: Request, device: torch.device) -> int:
+    """Among how many workers the trials are divided, as far as that is known: at most."""
+    if request.workers == "auto" and device.type == "cpu":
+        return torch.get_num_threads()
     return request.workers if isinstance(request.workers, int) else 1
+
+
+def _notes(request: Request, device: torch.device) -> Iterator[str]:
+    """What of the request does little or nothing on this device."""
+    if request.precision == "bf16" and not has_bf16_units(device) and request.workers != 0:
+        yield f"this {device.type} has no units for bf16; float32 may be faster"
+    if request.compile == "on" and device.type not in ("cpu", "cuda"):
+        yield f"nothing is compiled on {device.type}"
+    if request.workers == "auto" and device.type != "cpu":
+        yield f"--workers auto divides CPUs; on {device.type} it is the usual number"
 
 
 def probe_addresses(settings: Settings) -> None:

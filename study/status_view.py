@@ -80,7 +80,7 @@ class _Look:
 def _details(study: StudyStatus) -> list[RenderableType]:
     seen = study.seen
     head = Text.assemble((seen.study, "bold"), f"  {_count(seen)}, {_outlook(study)}")
-    about = f"{seen.identity.model} on {seen.identity.dataset}"
+    about = f"{seen.identity.title} on {seen.identity.dataset}"
     if study.trials_per_hour is not None:
         about += f", {_rate(study.trials_per_hour)} trials per hour"
     parts: list[RenderableType] = [head, Text(about), *map(Text, summary(seen))]

@@ -38,7 +38,7 @@ def studies_table(studies: list[Overview]) -> Table:
     for seen in studies:
         table.add_row(
             seen.study,
-            seen.identity.model,
+            seen.identity.title,
             seen.identity.dataset,
             f"{len(seen.ended)} of {len(seen.counted)}",
             f"{seen.best.val_accuracy:.2%}" if seen.best and seen.best.val_accuracy else "",

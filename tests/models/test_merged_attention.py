@@ -1,6 +1,7 @@
 """Attention with its projections multiplied out: the same logits and gradients."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.fold import fold
+from models.merged_attention import merged_attention
 from models.registry import variant
 from models.switches import ViTSwitches
 from models.vit import Attention, merge_attention
@@ -76,10 +78,31 @@ def test_dropout_acts_on_both_in_training_only() -> None:
         )
 
 
+def test_dropout_is_of_the_shares_of_attention() -> None:
+    torch.manual_seed(0)
+    to_qkv = nn.Linear(1, 3, bias=False)
+    nn.init.ones_(to_qkv.weight)
+    to_out = nn.Linear(1, 1)
+    nn.init.ones_(to_out.weight)
+    nn.init.zeros_(to_out.bias)
+    tokens = torch.ones(50, 4, 1)  # all alike: each output is the sum of its four kept shares
+    whole, halved = (merged_attention(tokens, to_qkv, to_out, 1, share) for share in (0.0, 0.5))
+    torch.testing.assert_close(whole.detach(), tokens)
+    assert set(halved.detach().mul(2).round().flatten().tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+    assert halved.detach().mean().item() == pytest.approx(1.0, abs=0.2)
+
+
+def test_many_tokens_are_left_to_the_kernels_for_them() -> None:
+    small = ViTSwitches(dim=16, depth=1, heads=1, dim_head=16, mlp_dim=16, patch_size=2)
+    assert merge_attention(variant("vit").build(MNIST_SHAPE, small))  # 197 tokens
+    many = replace(small, patch_size=1)
+    assert not merge_attention(variant("vit").build(MNIST_SHAPE, many))
+
+
 def test_heads_narrower_than_the_tokens_are_not_merged() -> None:
     """That would take more multiply-adds, not fewer."""
     model = variant("vit").build(MNIST_SHAPE, ViTSwitches(dim=16, dim_head=8))
-    merge_attention(model)
+    assert not merge_attention(model)
     assert not any(m.is_merged for m in model.modules() if isinstance(m, Attention))
 
 

@@ -1,20 +1,26 @@
 """A step from a graph against the plain one, as far as it goes without CUDA."""
 
+import copy
+
 import torch
 from torch import Tensor
 
 from objectives.data import SearchData
 from objectives.run import Run
-from objectives.steps import WARM_UP_STEPS, GraphedStep, PlainStep, Work
+from objectives.steps import PLAIN_STEPS, GraphedStep, PlainStep, Work
 from tests.objectives.tiny import DROPOUT, new_run
 
-STEPS = WARM_UP_STEPS + 4
+STEPS = PLAIN_STEPS + 4
 
 
 class Again:
-    """Stands in for CUDA graphs: does the work anew, its result and gradients at fixed places."""
+    """Stands in for CUDA graphs: does the work anew, its result and gradients at fixed places.
 
-    def __init__(self) -> None:
+    Recording does no work that lasts, but leaves gradients where each replay will write them.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.aside_steps = self.recordings = 0
 
     def aside(self, work: Work) -> Tensor:
@@ -23,8 +29,21 @@ class Again:
 
     def record(self, work: Work) -> Work:
         self.recordings += 1
-        place = torch.zeros(())
-        return lambda: place.copy_(work())
+        saved = copy.deepcopy(self.run.state_dict())
+        place = work().clone()
+        self.run.load_state_dict(saved)
+        gradients = [(p, p.grad) for p in self.run.model.parameters()]
+
+        def replay() -> Tensor:
+            place.copy_(work())
+            for parameter, gradient in gradients:
+                assert gradient is not None
+                assert parameter.grad is not None
+                gradient.copy_(parameter.grad)
+                parameter.grad = None  # a graph writes there, and knows no parameter
+            return place
+
+        return replay
 
 
 def taken(run: Run, step: "PlainStep | GraphedStep") -> list[float]:
@@ -44,19 +63,21 @@ def taken(run: Run, step: "PlainStep | GraphedStep") -> list[float]:
 def test_replayed_steps_train_like_plain_ones(subset: SearchData) -> None:
     plain, graphed = (new_run(subset, switches=DROPOUT) for _ in range(2))
     expected = taken(plain, PlainStep(plain.loss, plain.optimizer))
-    recorder = Again()
+    recorder = Again(graphed)
     found = taken(graphed, GraphedStep(PlainStep(graphed.loss, graphed.optimizer), recorder))
     assert found == expected
     assert len(set(found)) == STEPS, "each step's loss is its own, not where the last one lies"
     torch.testing.assert_close(
         graphed.model.state_dict(), plain.model.state_dict(), rtol=0.0, atol=0.0
     )
-    assert (recorder.aside_steps, recorder.recordings) == (WARM_UP_STEPS, 1)
+    for mine, theirs in zip(graphed.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=0.0, atol=0.0)
+    assert (recorder.aside_steps, recorder.recordings) == (PLAIN_STEPS, 1)
 
 
 def test_the_step_reads_each_batch_and_not_the_first_again(subset: SearchData) -> None:
     run = new_run(subset)
-    step = GraphedStep(PlainStep(run.loss, run.optimizer), Again())
+    step = GraphedStep(PlainStep(run.loss, run.optimizer), Again(run))
     taken(run, step)
     last = subset.train.images[20 * (STEPS - 1) : 20 * STEPS]
     torch.testing.assert_close(step.pixels, subset.train.pixels(last))

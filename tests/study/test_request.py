@@ -7,7 +7,7 @@ import pytest
 from models.errors import InputError
 from models.switches import ViTSwitches
 from objectives.search_space import SearchSpace
-from study.request import Request, default_pruner, parse_space
+from study.request import Request, default_pruner, parse_space, parse_workers
 
 
 def test_the_space_is_read_from_its_texts() -> None:
@@ -63,6 +63,13 @@ def test_the_printed_command_leads_to_the_same_store_without_its_password() -> N
         "bnvit-study run --model vit --trials 20 --device cpu "
         "--storage 'postgresql://me:***@host/optuna' --mlflow http://host:5000"
     )
+
+
+def test_the_number_of_workers_is_whole_or_auto() -> None:
+    assert [parse_workers(text) for text in (None, "auto", "0", "12")] == [None, "auto", 0, 12]
+    for text in ("²", "-1", "1.5", "many", ""):
+        with pytest.raises(InputError, match="must be a whole number from 0, or auto"):
+            parse_workers(text)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
