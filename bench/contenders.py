@@ -9,19 +9,21 @@ from itertools import islice
 import article_loop
 import torch
 from floor import floor
-from torch import nn
+from torch import Tensor, nn
 
 from models.anatomy import anatomy
 from models.fold import fold
 from models.registry import variant
 from models.switches import ViTSwitches
 from models.vit import merge_attention
+from objectives.compiling import why_not_compiled
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
 from objectives.execution import FAST, PLAIN, Execution, autocast
 from objectives.precision import Precision
 from objectives.recipe import TrainConfig
 from objectives.run import start
+from objectives.steps import CudaRecorder
 from objectives.training import train
 
 Call = Callable[[], object]
@@ -31,6 +33,8 @@ LR = 1e-4
 COMPILED = replace(FAST, compiled=True)
 GRAPHED = replace(FAST, graphed=True)
 EVALUATION_BATCH_SIZE = TrainConfig.evaluation_batch_size
+ARTICLE_WAY = "article"
+EVALUATION_WAYS = ("article", "article, no_grad", "ours, not merged", "ours", "ours, bf16")
 WAYS: dict[str, tuple[Execution, Precision]] = {
     "ours, plain": (PLAIN, "float32"),
     "ours": (FAST, "float32"),
@@ -40,15 +44,20 @@ WAYS: dict[str, tuple[Execution, Precision]] = {
 }
 
 
-def training_calls(
-    model: str, data: SearchData, device: torch.device, steps: int
-) -> dict[str, Call]:
-    """Stretches of `steps` training steps at batch 100, by each way; the article's loop first."""
-    article = article_loop.training(model, data.train, BATCH_SIZE, LR, device)
-    calls: dict[str, Call] = {"article": partial(_take, article, steps)}
-    for name, (execution, precision) in WAYS.items():
-        calls[name] = stretches(config_of(model, data, precision), data, device, execution, steps)
-    return calls
+def training_ways(device: torch.device) -> list[str]:
+    """The article's loop, and those of `WAYS` that can be computed here."""
+    compiles = device.type == "cpu" and not why_not_compiled(nn.Identity())
+    ours = [name for name, (execution, _) in WAYS.items() if compiles or not execution.compiled]
+    return [ARTICLE_WAY, *ours]
+
+
+def training_call(way: str, model: str, data: SearchData, device: torch.device, steps: int) -> Call:
+    """Stretches of `steps` training steps at batch 100."""
+    if way == ARTICLE_WAY:
+        losses = article_loop.training(model, data.train, BATCH_SIZE, LR, device)
+        return partial(_take, losses, steps)
+    execution, precision = WAYS[way]
+    return stretches(config_of(model, data, precision), data, device, execution, steps)
 
 
 def floor_calls(device: torch.device, steps: int) -> dict[str, Call]:
@@ -57,30 +66,29 @@ def floor_calls(device: torch.device, steps: int) -> dict[str, Call]:
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         for merged in (False, True):
             products = floor(ViTSwitches(), BATCH_SIZE, dtype, device, merged)
-            calls[f"floor {name}{', merged' if merged else ''}"] = partial(_times, products, steps)
+            call = _launched_at_once(products, device)
+            calls[f"floor {name}{', merged' if merged else ''}"] = partial(_times, call, steps)
     return calls
 
 
-def evaluation_calls(model: str, data: SearchData, device: torch.device) -> dict[str, Call]:
-    """Evaluations of the validation split by the article's way and by ours."""
+def evaluation_call(way: str, model: str, data: SearchData, device: torch.device) -> Call:
+    """One of `EVALUATION_WAYS` of evaluating the validation split."""
     split = data.validation
-    reference = article_loop.ArticleViT(model).to(device)
-    plain = variant(model).build(data.shape).to(device)
-    merged = copy.deepcopy(plain)
-    merge_attention(merged)
-    with_no_grad = torch.no_grad()(article_loop.evaluation)
+    torch.manual_seed(0)
+    if way.startswith(ARTICLE_WAY):
+        reference = article_loop.ArticleViT(model).to(device)
+        evaluation = article_loop.evaluation
+        if way.endswith("no_grad"):
+            evaluation = torch.no_grad()(evaluation)
+        return partial(evaluation, reference, split, device)
+    built = variant(model).build(data.shape).to(device)
+    merge_attention(built, merged=not way.endswith("not merged"))
 
-    def ours(built: nn.Module, precision: Precision = "float32") -> None:
-        with autocast(device, precision):
+    def ours() -> None:
+        with autocast(device, "bf16" if way.endswith("bf16") else "float32"):
             evaluate(fold(built).model, split, EVALUATION_BATCH_SIZE)
 
-    return {
-        "article": partial(article_loop.evaluation, reference, split, device),
-        "article, no_grad": partial(with_no_grad, reference, split, device),
-        "ours, not merged": partial(ours, plain),
-        "ours": partial(ours, merged),
-        "ours, bf16": partial(ours, merged, "bf16"),
-    }
+    return ours
 
 
 def inference_calls(data: SearchData, device: torch.device) -> dict[str, Call]:
@@ -116,10 +124,29 @@ def config_of(model: str, data: SearchData, precision: Precision = "float32") ->
 def stretches(
     config: TrainConfig, data: SearchData, device: torch.device, execution: Execution, steps: int
 ) -> Call:
-    """`steps` steps of a run, and with each call as many more."""
+    """`steps` steps of a run, and with each call as many more.
+
+    Raises RuntimeError where this machine would compute them in another way.
+    """
     run = start(config, data, device, execution)
+    if (run.execution.compiled, run.execution.graphed) != (execution.compiled, execution.graphed):
+        raise RuntimeError(f"'{execution}' cannot be computed here, but '{run.execution}'")
     events = train(run, lambda: run.step % steps == 0)  # which makes a pause after each stretch
     return partial(next, events)
+
+
+def _launched_at_once(products: Callable[[], None], device: torch.device) -> Callable[[], object]:
+    """On CUDA one graph, as launching small products one by one would take longer than they do."""
+    if device.type != "cuda":
+        return products
+    recorder, nothing = CudaRecorder(device), torch.zeros((), device=device)
+
+    def work() -> Tensor:
+        products()
+        return nothing
+
+    recorder.aside(work)
+    return recorder.record(work)
 
 
 def _take(losses: Iterator[float], steps: int) -> None:
@@ -127,6 +154,6 @@ def _take(losses: Iterator[float], steps: int) -> None:
         pass
 
 
-def _times(call: Callable[[], None], count: int) -> None:
+def _times(call: Callable[[], object], count: int) -> None:
     for _ in range(count):
         call()

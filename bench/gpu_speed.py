@@ -10,6 +10,8 @@ Needs torch ≥ 2.11, torchvision, einops, timm and numpy, no more, and no insta
 """
 
 import argparse
+import gc
+import importlib.metadata
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -19,7 +21,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from contenders import GRAPHED, Call, config_of, floor_calls, stretches, training_calls
+from contenders import (
+    ARTICLE_WAY,
+    BATCH_SIZE,
+    GRAPHED,
+    Call,
+    config_of,
+    floor_calls,
+    stretches,
+    training_call,
+    training_ways,
+)
 from products import products_of
 from torch import Tensor, nn
 from turns import Times, ratio, take_turns
@@ -44,7 +56,15 @@ SUBSET = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "mnist-sub
 CLASSES = 1_000
 LR = 1e-4
 STEPS = 10  # in one turn
-HEADINGS = ("model", "way", "ms per step", "faster than the reference", "products / time")
+TRAIN_IMAGES = 900  # whole batches, so that the article's loop has no smaller one
+HEADINGS = (
+    "model",
+    "way",
+    "ms per step",
+    "faster than the reference",
+    "products / time",
+    "merged products / time",
+)
 
 
 def backbone_calls(
@@ -62,7 +82,7 @@ def backbone_calls(
     }
     if device.type == "cuda":
         again = variant(name).build(image).to(device)
-        graphed = GraphedStep(_plain(again, device, capturable=True), CudaRecorder())
+        graphed = GraphedStep(_plain(again, device, capturable=True), CudaRecorder(device))
         calls["ours, graph"] = _repeated(graphed, pixels, labels)
     products = products_of(partial(_plain(ours, device), pixels, labels))
     calls["products"] = partial(_times, products)
@@ -71,8 +91,10 @@ def backbone_calls(
 
 def trio_calls(name: str, data: SearchData, device: torch.device) -> dict[str, Call]:
     """`STEPS` steps of the article's loop and of ours; and the floors."""
-    calls = training_calls(name, data, device, STEPS)
-    calls["reference"] = calls.pop("article")
+    calls = {
+        "reference" if way == ARTICLE_WAY else way: training_call(way, name, data, device, STEPS)
+        for way in training_ways(device)
+    }
     for label, precision in (("graph", "float32"), ("bf16, graph", "bf16")):
         config = config_of(name, data, precision)  # type: ignore[arg-type]  # both are known
         calls[f"ours, {label}"] = stretches(config, data, device, GRAPHED, STEPS)
@@ -83,16 +105,17 @@ def rows(name: str, times: dict[str, Times]) -> list[tuple[str, ...]]:
     """One line for each way."""
     told: list[tuple[str, ...]] = []
     for way, taken in times.items():
-        products = times.get("products")
-        if products is None:
-            products = times[f"floor {'bf16' if 'bf16' in way else 'float32'}"]
+        own = f"floor {'bf16' if 'bf16' in way else 'float32'}"
+        products = times.get("products") or times[own]
+        merged = times.get(f"{own}, merged")
         told.append(
             (
                 f"`{name}`",
                 way,
                 f"{taken.median_s * 1e3 / STEPS:.2f}",
                 str(ratio(times["reference"], taken)),
-                f"{products.median_s / taken.median_s:.0%}",
+                str(ratio(products, taken)),
+                "" if merged is None else str(ratio(merged, taken)),
             )
         )
     return told
@@ -115,14 +138,18 @@ def _times(call: Callable[[], object]) -> None:
 
 def page(device: torch.device, batch: int, lines: Sequence[Sequence[str]]) -> str:
     """The results with what they were measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+    is_cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_cuda else "a CPU"
+    cudnn, timm = torch.backends.cudnn.version(), importlib.metadata.version("timm")
     head = f"""# Training steps on {name}
 
-Made by `python bench/gpu_speed.py` on {date.today()}: {name}, CUDA {torch.version.cuda}, torch
-{torch.__version__}. The reference is timm's own model with the same optimiser and precision (bf16,
-batch {batch}), or the article's loop (batch 100) for its trio. Ways take turns; a ratio is the
-median over the turns with its quartiles. *products* are the matrix products and attention of our
-step alone.
+Made by `python bench/gpu_speed.py` on {date.today()}: {name}, CUDA {torch.version.cuda}, cuDNN
+{cudnn}, torch {torch.__version__}, timm {timm}. The reference is timm's own model with the same
+optimiser and precision (bf16, batch {batch}), or the article's loop (batch {BATCH_SIZE}) for its
+trio. Ways take turns; a ratio is the median over the turns with its quartiles. *products* are the
+matrix products and attention of the step alone, without what else reads and writes the device's
+memory; for the trio those that the article's model defines, and those of merged attention, each as
+one CUDA graph.
 """
     table = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     return "\n".join([head, *table, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
@@ -143,7 +170,7 @@ def main() -> None:
         print("no CUDA device: nothing was measured")
         return
     image = ImageShape(3, args.image_size, CLASSES)
-    data = load_search_data(dataset(f"idx:{SUBSET}", Path())).to(device)
+    data = load_search_data(dataset(f"idx:{SUBSET}", Path())).limited(TRAIN_IMAGES)
     lines: list[tuple[str, ...]] = []
     for name in args.models:
         if name in ARTICLE:
@@ -152,11 +179,13 @@ def main() -> None:
             calls = backbone_calls(name, image, args.batch_size, device)
         lines += rows(name, take_turns(calls, args.turns, device))
         print(*lines[-len(calls) :], sep="\n", file=sys.stderr, flush=True)
-    text = page(device, args.batch_size, lines)
-    if args.output:
-        args.output.write_text(text)
-    else:
-        print(text)
+        calls.clear()  # with what they hold of the device's memory
+        gc.collect()
+        torch.cuda.empty_cache()
+        if args.output:  # what was measured is there, whatever becomes of the next model
+            args.output.write_text(page(device, args.batch_size, lines))
+    if not args.output:
+        print(page(device, args.batch_size, lines))
 
 
 if __name__ == "__main__":

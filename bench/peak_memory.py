@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from contenders import evaluation_calls, training_calls
+from contenders import evaluation_call, training_call
 
 from objectives.data import load_search_data
 from objectives.datasets import dataset
@@ -31,9 +31,9 @@ def main() -> None:
     device = torch.device("cpu")
     data = load_search_data(dataset("mnist", args.data_dir))
     if args.evaluate:
-        call = evaluation_calls(args.model, data, device)[args.way]
+        call = evaluation_call(args.way, args.model, data, device)
     else:
-        call = training_calls(args.model, data, device, STEPS)[args.way]
+        call = training_call(args.way, args.model, data, device, STEPS)
     call()
     print(_peak_mib())
 

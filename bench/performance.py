@@ -4,7 +4,7 @@
     make bench-quick    one model, few turns, nothing written
 
 Hardware: a CPU; 2 cores and 8 GiB of memory do.
-Expected time: 15 min on 2 cores, with --quick 3 min.
+Expected time: 25 min on 2 cores, with --quick 3 min.
 Needs torch ≥ 2.11, torchvision, einops, timm and numpy, no more, and no installation; MNIST is
 fetched into --data-dir.
 """
@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -25,11 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from contenders import (
     BATCH_SIZE,
+    EVALUATION_WAYS,
     Call,
-    evaluation_calls,
+    evaluation_call,
     floor_calls,
     inference_calls,
-    training_calls,
+    training_call,
+    training_ways,
 )
 from machine import processor
 from performance_page import page
@@ -45,7 +46,7 @@ from objectives.precision import Precision
 ROOT = Path(__file__).resolve().parents[1]
 DATA_DIR = ROOT / ".bench-data"
 CPU = torch.device("cpu")
-PROBED = {"training": ("article", "ours", "ours, bf16"), "evaluation": ("article", "ours")}
+SAMPLED = ("article", "ours", "ours, bf16")  # ways of evaluation whose memory is measured
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,12 @@ class Amount:
     turns: int = 9
     steps: int = 20  # of training, in one turn
     evaluation_turns: int = 5
-    inference_turns: int = 31
+    inference_turns: int = 61
     layout_turns: int = 3
     layout_s: float = 15.0
 
 
 QUICK = Amount(("vitbn",), 3, 10, 2, 5, 0, 0.0)
-SECTIONS = ("training", "evaluation", "inference", "memory", "layouts")
 
 
 @dataclass
@@ -77,39 +77,36 @@ class Numbers:
     peak_mib: dict[str, int] = field(default_factory=dict)
 
 
-def measure(numbers: Numbers, sections: Sequence[str], amount: Amount, data_dir: Path) -> None:
-    """Take the `sections` into `numbers` anew; within a section the contenders take turns."""
+def measure(amount: Amount, about: dict[str, Any], data_dir: Path) -> Numbers:
+    """All sections; within each the contenders take turns."""
     data = load_search_data(dataset("mnist", data_dir))
-    if "training" in sections:
-        numbers.training = _training(amount, data)
-    if "evaluation" in sections:
-        numbers.evaluation = _evaluation(amount, data)
-    if "inference" in sections:
-        _say(f"inference: {amount.inference_turns} turns")
-        numbers.inference = _timed(inference_calls(data, CPU), amount.inference_turns)
-    if "memory" in sections:
+    about["validation_images"] = len(data.validation)
+    numbers = Numbers(about, _training(amount, data), _evaluation(amount, data))
+    _say(f"inference: {amount.inference_turns} turns")
+    numbers.inference = _timed(inference_calls(data, CPU), amount.inference_turns)
+    if amount.layout_turns:
         _say("peak memory, in processes of their own")
         numbers.peak_mib = _peaks(amount.models[-1], data_dir)
-    if "layouts" in sections:
         for precision in get_args(Precision):
             probe = Probe(amount.models[-1], {}, "mnist", str(data_dir), BATCH_SIZE, precision)
             numbers.layouts[precision] = _layouts(amount, probe)
+    return numbers
 
 
 def _training(amount: Amount, data: SearchData) -> dict[str, dict[str, tuple[float, ...]]]:
     calls: dict[str, Call] = {f"|{name}": c for name, c in floor_calls(CPU, amount.steps).items()}
     for model in amount.models:
-        ways = training_calls(model, data, CPU, amount.steps)
-        calls |= {f"{model}|{name}": call for name, call in ways.items()}
+        for way in training_ways(CPU):
+            calls[f"{model}|{way}"] = training_call(way, model, data, CPU, amount.steps)
     _say(f"training: {amount.turns} turns of {len(calls)} contenders, {amount.steps} steps each")
     return _by_model(_timed(calls, amount.turns))
 
 
 def _evaluation(amount: Amount, data: SearchData) -> dict[str, dict[str, tuple[float, ...]]]:
     calls = {
-        f"{model}|{name}": call
+        f"{model}|{way}": evaluation_call(way, model, data, CPU)
         for model in amount.models
-        for name, call in evaluation_calls(model, data, CPU).items()
+        for way in EVALUATION_WAYS
     }
     _say(f"evaluation: {amount.evaluation_turns} turns of {len(calls)} contenders")
     return _by_model(_timed(calls, amount.evaluation_turns))
@@ -139,7 +136,7 @@ def _layouts(amount: Amount, probe: Probe) -> dict[str, list[float]]:
 
 def _peaks(model: str, data_dir: Path) -> dict[str, int]:
     found = {}
-    for kind, ways in PROBED.items():
+    for kind, ways in (("training", training_ways(CPU)), ("evaluation", SAMPLED)):
         for way in ways:
             command = [sys.executable, str(ROOT / "bench" / "peak_memory.py"), "--model", model]
             command += ["--way", way, "--data-dir", str(data_dir)]
@@ -149,8 +146,9 @@ def _peaks(model: str, data_dir: Path) -> dict[str, int]:
     return found
 
 
-def _about(amount: Amount) -> dict[str, Any]:
+def _about(amount: Amount, command: str) -> dict[str, Any]:
     return {
+        "command": command,
         "date": str(date.today()),
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -171,19 +169,12 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=DATA_DIR, help="where MNIST is kept")
     parser.add_argument("--output", type=Path, help="write the page there instead of printing it")
     parser.add_argument("--json", type=Path, help="write the numbers there as well")
-    parser.add_argument(
-        "--only", nargs="*", choices=SECTIONS, help="measure these anew, take the rest from --json"
-    )
     args = parser.parse_args()
-    amount = QUICK if args.quick else Amount()
-    numbers = Numbers(_about(amount))
-    if args.only and args.json.exists():
-        numbers = Numbers(**json.loads(args.json.read_text()))
-    sections = args.only or SECTIONS[: 3 if args.quick else None]
-    measure(numbers, sections, amount, args.data_dir)
+    amount, command = (QUICK, "make bench-quick") if args.quick else (Amount(), "make bench")
+    numbers = measure(amount, _about(amount, command), args.data_dir)
     if args.json:
         args.json.write_text(json.dumps(asdict(numbers), indent=1) + "\n")
-    text = page(asdict(numbers), ROOT / "docs" / "results")
+    text = page(asdict(numbers), None if args.quick else ROOT / "docs" / "results")
     if args.output:
         args.output.write_text(text)
     else:

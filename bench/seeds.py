@@ -3,12 +3,13 @@
     python bench/seeds.py --json docs/results/seeds.json
 
 Hardware: a CPU; a process for each model.
-Expected time: 20 min on 2 cores.
+Expected time: 40 min on 2 cores.
 Needs torch ≥ 2.11, torchvision, einops, timm, numpy and scipy, and no installation.
 """
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -26,13 +27,14 @@ from machine import processor
 from performance import CPU, DATA_DIR
 from scipy.stats import t
 
+from models.registry import ARTICLE
 from objectives.data import load_search_data
 from objectives.datasets import dataset
 from objectives.run import start
 from objectives.training import train
 
 LR = 1e-3
-COMPARED = ("ours, plain", "ours", "ours, bf16")  # the first is what the others are compared with
+COMPARED = tuple(WAYS)  # the first is what the others are compared with
 
 
 def accuracies(model: str, seeds: int, epochs: int, data_dir: Path) -> dict[str, list[float]]:
@@ -74,7 +76,7 @@ def _interval(values: list[float], unit: str) -> str:
 def main() -> None:
     """Train all, and write the rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="*", default=["vit", "vitbn"])
+    parser.add_argument("--models", nargs="*", default=list(ARTICLE))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--data-dir", type=Path, default=DATA_DIR)
@@ -86,11 +88,11 @@ def main() -> None:
         found = dict(zip(args.models, pool.map(work, args.models), strict=True))
     rows = [row(model, way, found[model]) for model in args.models for way in COMPARED]
     about = (
-        f"{args.epochs} epoch of 55,000 MNIST images, batch 100, lr {LR:g}, {args.seeds} seeds, "
+        f"epochs: {args.epochs}, of 55,000 MNIST images, batch 100, lr {LR:g}, {args.seeds} seeds, "
         f"judged on 5,000; {processor()}, 1 thread, torch {torch.__version__}."
     )
     result = {
-        "command": "python bench/seeds.py --json docs/results/seeds.json",
+        "command": shlex.join(["python", "bench/seeds.py", *sys.argv[1:]]),
         "date": str(date.today()),
         "about": about,
         "rows": rows,

@@ -189,7 +189,7 @@ def table(measured: list[Row]) -> str:
 def summary(measured: list[Row], repeats: int) -> dict[str, Any]:
     """The rows as the page of `make bench` shows them."""
     return {
-        "command": "python bench/startup.py --json docs/results/startup.json",
+        "command": shlex.join(["python", "bench/startup.py", *sys.argv[1:]]),
         "date": str(date.today()),
         "about": f"{repeats} repeats, {THREADS} threads of {processor()}.",
         "rows": [
