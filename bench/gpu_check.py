@@ -43,8 +43,8 @@ LR = 1e-3
 RESUMED_AFTER = 2  # steps
 FIRST_STEPS = RESUMED_AFTER + PLAIN_STEPS + 3  # compared with the CPU's; the last are replayed
 # Measured on CPU: rounding moves these losses by up to 7e-7; weights disturbed as much as TF32
-# rounds them, by 3e-5 to 3e-4; bf16 moves them by up to BF16.
-LOSS_TOLERANCE: dict[Precision, float] = {"float32": 2e-5, "bf16": 0.03}
+# rounds them, by 3e-5 to 3e-4; bf16 moves them by up to 1.2e-3.
+LOSS_TOLERANCE: dict[Precision, float] = {"float32": 2e-5, "bf16": 5e-3}
 COMPARED_IMAGES = 250  # evaluated and recalibrated on after each of the first steps
 SYNC_STEPS = 30
 SYNC_EPOCH_IMAGES = 750  # short epochs: the guarded steps cross their seams too
@@ -60,7 +60,9 @@ WAYS: dict[str, tuple[Execution, Precision]] = {
     "bf16": (FAST, "bf16"),
     "bf16 graph": (GRAPHED, "bf16"),
 }
-HEADINGS = "model                loss diff  step ms  epoch s  images/s  val accuracy  peak MiB  result  syncs"
+HEADINGS = (
+    f"{'model':19}  loss diff  step ms  epoch s  images/s  val accuracy  peak MiB  result  syncs"
+)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def trio_calls(name: str, data: SearchData, device: torch.device) -> dict[str, C
         "reference" if way == ARTICLE_WAY else way: training_call(way, name, data, device, STEPS)
         for way in training_ways(device)
     }
-    for label, precision in (("graph", "float32"), ("bf16, graph", "bf16")):
+    graphs = (("graph", "float32"), ("bf16, graph", "bf16")) if device.type == "cuda" else ()
+    for label, precision in graphs:
         config = config_of(name, data, precision)  # type: ignore[arg-type]  # both are known
         calls[f"ours, {label}"] = stretches(config, data, device, GRAPHED, STEPS)
     return calls | floor_calls(device, STEPS)
