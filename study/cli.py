@@ -104,7 +104,9 @@ def run(
     compile_: Annotated[
         str,
         typer.Option(
-            "--compile", help="Compile the training step: on, off or auto, where that pays."
+            "--compile",
+            help="Compile the training step (on CUDA: record it as a graph): on, off or auto, "
+            "where that pays on a CPU.",
         ),
     ] = "auto",
     new_head: Annotated[
