@@ -133,13 +133,15 @@ def _layouts(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     for way, layouts in found.items():
         speeds = list(layouts.items())
         if not speeds or not speeds[0][1]:
-            return ""
+            continue
         _, alone = speeds[0]
         for layout, values in speeds:
             each = [value / one for value, one in zip(values, alone, strict=True)]
             middle = statistics.median(each)
             gain = f"{middle:.2f} ({min(each):.2f}–{max(each):.2f})"
             rows.append((way, layout, f"{statistics.median(values):.0f}", gain))
+    if not rows:
+        return ""
     headings = ("way", "workers × threads", "images/s together", "over one worker")
     return f"""## Workers × threads
 
