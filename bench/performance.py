@@ -4,7 +4,7 @@
     make bench-quick    one model, few turns, nothing written
 
 Hardware: a CPU; 2 cores and 8 GiB of memory do.
-Expected time: 25 min on 2 cores, with --quick 3 min.
+Expected time: 20 min on 2 cores, with --quick 2 min.
 Needs torch ≥ 2.11, torchvision, einops, timm and numpy, no more, and no installation; MNIST is
 fetched into --data-dir.
 """

@@ -1,6 +1,7 @@
 """Create a study, or find the one that was asked for again and refuse a different one."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from uuid import uuid4
 
@@ -57,11 +58,14 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
 
 
 def create_or_resume(
-    store: Store, identity: StudyIdentity, request: Request, execution: str = "off"
+    store: Store,
+    identity: StudyIdentity,
+    request: Request,
+    decide: Callable[[], str] = lambda: "off",
 ) -> tuple[optuna.Study, bool]:
     """The requested study, and whether it is new; call it under a lock.
 
-    `execution` is how a new one is computed, and any for which that was asked.
+    `decide` is asked how a new one is computed, and any for which the request says it.
 
     Raises IdentityError where a study of that name differs.
     """
@@ -69,17 +73,18 @@ def create_or_resume(
     name = request.study_name
     if request.fresh:
         name = _free_name(name, names)
+    found = None
     if name in names:
-        study = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
-        if not _is_blank(study):
-            _refuse_difference(study, identity, request)
+        found = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
+        if not _is_blank(found):
+            _refuse_difference(found, identity, request)
             if request.compile != "auto":
-                note_execution(study, execution)
-            return study, False
-    else:
-        study = optuna.create_study(
-            study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
-        )
+                note_execution(found, decide())
+            return found, False
+    execution = decide()
+    study = found or optuna.create_study(
+        study_name=name, storage=store.storage, direction="maximize", pruner=pruner(identity)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(["val_accuracy"])  # on the dashboard's axes

@@ -122,13 +122,13 @@ def open_session(
     data = load_search_data(source).limited(request.train_images)
     identity = identify(request, data)
     shares = _shares(request, device)
-    execution = decided(identity, data.shape, request.compile, request.trials, shares)
+    decide = partial(decided, identity, data.shape, request.compile, request.trials, shares)
     del data  # workers read their own
     with open_store(settings) as store:
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
         with store.locked(CREATE_LOCK):
-            study, is_new = create_or_resume(store, identity, request, execution)
+            study, is_new = create_or_resume(store, identity, request, decide)
             runs = _open_runs(store, study, identity, settings)
             set_stopped(study, False)
         for line in _notes(request, device):
