@@ -1,6 +1,6 @@
 """torch.compile for the training step: whether it can be used here, and when it pays.
 
-On a CPU the compiled step takes 0.85 to 0.9 of the time in float32 and about 0.8 in bf16 (the
+On a CPU the compiled step takes 0.83 to 0.9 of the time in float32 and about 0.8 in bf16 (the
 article's models, 2 cores; docs/performance.md). What was compiled serves all trials of a worker,
 whatever their batch size, and is kept on disk for the next: `keep_in` says where.
 """
