@@ -21,7 +21,7 @@ class SearchData:
 
     shape: ImageShape
     train: Split
-    validation: Split
+    validation: Split  # empty where these images are trained on, too
     checksum: str  # of all images and labels before the split
 
     def to(self, device: torch.device) -> "SearchData":
@@ -43,11 +43,12 @@ class SearchData:
         return replace(self, train=self.train.first(train_images))
 
 
-def load_search_data(source: Dataset) -> SearchData:
+def load_search_data(source: Dataset, joined: bool = False) -> SearchData:
     """Fetch `source` where needed and carve the validation split from its training images.
 
-    Mean and standard deviation of the channels are those of the train split. Raises DataError
-    where the files are damaged or cannot be fetched.
+    `joined`: train on both, validation images first, and validate on none. Mean and standard
+    deviation of the channels are those of the train split all the same. Raises DataError where
+    the files are damaged or cannot be fetched.
     """
     found = source.read(source.fetch(), True)
     validation = validation_count(len(found.labels))
@@ -60,18 +61,20 @@ def load_search_data(source: Dataset) -> SearchData:
     statistics: tuple[Tensor | None, Tensor | None] = (None, None)
     if source.standardize:
         statistics = found.statistics or channel_statistics(images[validation:])
+    begin, end = (0, 0) if joined else (validation, validation)
     return SearchData(
         _shape(found),
-        Split(images[validation:], labels[validation:], *statistics),
-        Split(images[:validation], labels[:validation], *statistics),
+        Split(images[begin:], labels[begin:], *statistics),
+        Split(images[:end], labels[:end], *statistics),
         found.checksum,
     )
 
 
 def load_test(source: Dataset, like: Split) -> Split:
-    """The test images, which no search may read, scaled as the split `like`."""
+    """The test images, which no search may read, scaled and kept as the split `like`."""
     found = source.read(source.fetch(), False)
-    return replace(like, images=found.images, labels=found.labels).to(like.device)
+    test = replace(like, images=found.images, labels=found.labels)
+    return test.to(like.device, like.is_loaded)
 
 
 def _shape(found: Images) -> ImageShape:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -11,9 +11,24 @@ from models.norms import batch_norms
 from models.unified_norm import unified_norms
 from objectives.batch_stats import recalibrated
 from objectives.evaluation import Evaluation, evaluate
-from objectives.metrics import Diverged, RungMetrics
+from objectives.images import Split
+from objectives.metrics import Diverged, RungMetrics, TestMetrics
 from objectives.run import Run, Segment
 from objectives.stopwatch import synchronize
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """A model on a split: by recalibrated statistics, and by its running averages."""
+
+    judged: Evaluation
+    running: Evaluation  # the same where there are no averages
+    judged_s: float
+
+
+_UNKNOWN = _Judgement(
+    Evaluation(math.nan, math.nan, math.nan), Evaluation(math.nan, math.nan, math.nan), math.nan
+)
 
 
 def measure(run: Run, rung: int) -> RungMetrics:
@@ -28,35 +43,53 @@ def measure(run: Run, rung: int) -> RungMetrics:
     gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
     grad_norm = float(nn.utils.get_total_norm(gradients))
     run.optimizer.zero_grad(set_to_none=True)
-    # Without BN or UN there are no statistics to choose between.
-    averages = batch_norms(run.model) or unified_norms(run.model)
-    running = _evaluated(run) if averages else None
-    began_s = time.perf_counter()
-    with run.autocast(), recalibrated(run.model, run.recalibration_pixels):
-        judged = _evaluated(run)
-    synchronize(run.device)
+    found = _judge(run, run.data.validation) if len(run.data.validation) else _UNKNOWN
     return RungMetrics(
         rung=rung,
         images_seen=run.images_seen,
         epoch=run.images_seen / run.config.train_images,
         train_loss=float(segment.loss_sum) / segment.steps,
-        val_loss=judged.loss,
-        val_accuracy=judged.accuracy,
-        val_accuracy_running_stats=(running or judged).accuracy,
-        val_top5_accuracy=judged.top5_accuracy,
+        val_loss=found.judged.loss,
+        val_accuracy=found.judged.accuracy,
+        val_accuracy_running_stats=found.running.accuracy,
+        val_top5_accuracy=found.judged.top5_accuracy,
         grad_norm=grad_norm,
         train_time_s=run.train_time_s,
-        val_time_s=time.perf_counter() - began_s,
+        val_time_s=found.judged_s,
         train_images_per_s=_throughput(segment, run.config.batch_size),
     )
 
 
-def _evaluated(run: Run) -> Evaluation:
-    """On the validation split, with the statistics that the norms hold now."""
+def measure_test(run: Run, test: Split) -> TestMetrics:
+    """Evaluate a run that has ended on the test images."""
+    found = _judge(run, test)
+    return TestMetrics(
+        test_loss=found.judged.loss,
+        test_accuracy=found.judged.accuracy,
+        test_accuracy_running_stats=found.running.accuracy,
+        test_top5_accuracy=found.judged.top5_accuracy,
+        test_time_s=found.judged_s,
+        test_images=len(test),
+    )
+
+
+def _judge(run: Run, split: Split) -> _Judgement:
+    # Without BN or UN there are no statistics to choose between.
+    averages = batch_norms(run.model) or unified_norms(run.model)
+    running = _evaluated(run, split) if averages else None
+    began_s = time.perf_counter()
+    with run.autocast(), recalibrated(run.model, run.recalibration_pixels):
+        judged = _evaluated(run, split)
+    synchronize(run.device)
+    return _Judgement(judged, running or judged, time.perf_counter() - began_s)
+
+
+def _evaluated(run: Run, split: Split) -> Evaluation:
+    """With the statistics that the norms hold now."""
     fold_it = run.execution.folded
     model = fold(run.model).model if fold_it else run.model
     with run.autocast():
-        return evaluate(model, run.data.validation, run.config.evaluation_batch_size)
+        return evaluate(model, split, run.config.evaluation_batch_size)
 
 
 def _throughput(segment: Segment, batch_size: int) -> float | None:

@@ -11,7 +11,7 @@ class RungMetrics:
     images_seen: int  # images really trained on: the first step that reaches the rung
     epoch: float
     train_loss: float  # mean over the images since the last rung
-    val_loss: float
+    val_loss: float  # NaN, as all of val_…: there is no validation split
     val_accuracy: float  # on recalibrated statistics where the model has BN
     val_accuracy_running_stats: float
     val_top5_accuracy: float
@@ -19,6 +19,20 @@ class RungMetrics:
     train_time_s: float  # since the start of the run, evaluation excluded
     val_time_s: float  # of this rung's evaluation, recalibration included
     train_images_per_s: float | None  # since the last rung; None: all its steps were warm-up
+
+
+@dataclass(frozen=True)
+class TestMetrics:
+    """A run at its end on the test images, which nothing before has read."""
+
+    __test__ = False  # no class of tests, whatever pytest takes it for
+
+    test_loss: float
+    test_accuracy: float  # a share, on recalibrated statistics where the model has BN
+    test_accuracy_running_stats: float
+    test_top5_accuracy: float
+    test_time_s: float  # of one evaluation, recalibration included
+    test_images: int
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a trial does: train, report each rung once, end with an outcome."""
 
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +10,9 @@ import torch
 from optuna.trial import TrialState
 
 from models.errors import first_line
-from objectives.metrics import Diverged, Event, RungMetrics
+from objectives.images import Split
+from objectives.measuring import measure_test
+from objectives.metrics import Diverged, Event, RungMetrics, TestMetrics
 from objectives.outcome import Outcome
 from objectives.run import Run
 from objectives.training import train
@@ -28,6 +31,7 @@ class Result:
     value: float | None  # what the sampler learns; None: the last reported rung's
     last: RungMetrics | None = None
     diverged: Diverged | None = None
+    test: TestMetrics | None = None  # None: the test images were not read
     reason: str = ""
     traceback: str = ""
 
@@ -52,7 +56,7 @@ def settle(trial: optuna.Trial, run: Run) -> bool:
     """Report what the store has not got of the curve; whether the pruner gives the trial up."""
     reported = trial.study._storage.get_trial(trial._trial_id).intermediate_values
     for metrics in run.curve:
-        if metrics.rung not in reported:
+        if not math.isnan(metrics.val_accuracy) and metrics.rung not in reported:
             trial.report(metrics.val_accuracy, step=metrics.rung)
     return wants_pruning(trial, run)
 
@@ -93,6 +97,17 @@ def result(run: Run, event: Event | None, chance: float) -> Result:
     if last is not None and last.rung == run.config.rungs[-1]:
         return Result(Outcome.COMPLETE, last.val_accuracy, last)
     return Result(Outcome.PRUNED, None, last)
+
+
+def tested(result: Result, run: Run, test: Split) -> Result:
+    """The end of a run that came to its end, with what it is worth on the test images.
+
+    Without a validation split that is its value, too.
+    """
+    found = measure_test(run, test)
+    assert result.value is not None  # it is complete
+    value = found.test_accuracy if math.isnan(result.value) else result.value
+    return replace(result, test=found, value=value)
 
 
 def out_of_memory(run: Run | None, chance: float, reason: str) -> Result:

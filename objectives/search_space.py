@@ -19,6 +19,7 @@ class SearchSpace:
 
     lr: tuple[float, float] = (1e-5, 1e-2)
     batch_size: tuple[int, int] = (20, 120)
+    seeds: tuple[int, int] | None = None  # None: all trials have the study's
 
     def check(self, variant: Variant) -> None:
         """Raise InputError where a range cannot be searched with this model."""
@@ -45,17 +46,23 @@ class SearchSpace:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """The searched values, as Optuna describes them."""
-        return {
+        found: dict[str, BaseDistribution] = {
             "lr": FloatDistribution(*self.lr, log=True),
             "batch_size": IntDistribution(*self.batch_size),
         }
+        if self.seeds is not None:
+            found["seed"] = IntDistribution(*self.seeds)
+        return found
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float | int]:
         """Values for `trial`: those it has already, else the sampler's."""
-        return {
+        found: dict[str, float | int] = {
             "lr": trial.suggest_float("lr", *self.lr, log=True),
             "batch_size": trial.suggest_int("batch_size", *self.batch_size),
         }
+        if self.seeds is not None:
+            found["seed"] = trial.suggest_int("seed", *self.seeds)
+        return found
 
     def starts(self, seed: int) -> list[dict[str, float | int]]:
         """The first points, spread evenly over the space (scrambled Sobol sequence)."""

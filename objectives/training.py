@@ -34,7 +34,8 @@ def train(run: Run, pause: Callable[[], bool] = lambda: False) -> Iterator[Event
             yield diverged(run, bad_step)
             return
         metrics = measure(run, rung)
-        if not math.isfinite(metrics.val_loss + metrics.grad_norm):
+        is_judged = len(run.data.validation) > 0
+        if not math.isfinite(metrics.grad_norm + (metrics.val_loss if is_judged else 0.0)):
             yield diverged(run, run.step)
             return
         run.curve.append(metrics)

@@ -131,12 +131,15 @@ class Attempt:
                 objective.keep_reported(self.ledger.trial, run)
                 self._save(run)
                 self.is_pending = True
-        return objective.result(run, event, self.job.chance)
+        result = objective.result(run, event, self.job.chance)
+        if result.outcome is Outcome.COMPLETE and self.job.identity.is_planned:
+            return objective.tested(result, run, self.job.test_split(run))
+        return result
 
     def _configure(self) -> TrainConfig:
         values = suggest(self.job, self.claim.trial_id)
         self.ledger.write()
-        return self.job.identity.config(float(values["lr"]), int(values["batch_size"]))
+        return self.job.identity.config(values)
 
     def _start(self, config: TrainConfig) -> runs.Run:
         """A new run, or one that goes on from the best checkpoint that can be used."""

@@ -4,6 +4,7 @@ import optuna
 from optuna.trial import TrialState
 
 from objectives.outcome import Outcome
+from study.identity import identity_of
 from study.spool_line import Line
 from study.storage import Store
 
@@ -15,10 +16,20 @@ def is_best(store: Store, line: Line) -> bool:
     return best_rank(study)[1] == -line.number
 
 
+def rank(study: optuna.Study, value: float, number: int) -> tuple[float, int]:
+    """Orders the trials of `study`: by value, of equal ones the first.
+
+    Where the value is an accuracy on the test images nothing may be chosen by it, and the first
+    trial is as good as any.
+    """
+    identity = identity_of(study)
+    return (0.0 if identity is not None and identity.is_joined else value), -number
+
+
 def best_rank(study: optuna.Study) -> tuple[float, int]:
-    """Value and negative number of the best trial, of equal ones the first."""
+    """The rank of the best trial."""
     ranks = [
-        (trial.value, -trial.number)
+        rank(study, trial.value, trial.number)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if trial.user_attrs.get("outcome") == Outcome.COMPLETE and trial.value is not None
     ]

@@ -1,58 +1,90 @@
 """The words around a run: what it is about to do, and what to do next."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 
 from study.crew import Berth
 from study.environment import device_label
+from study.identity import StudyIdentity
 from study.overview import Overview
+from study.request import Request
 from study.service import Session
 from study.words import counted
 
 
-def opening(session: Session, places: list[Berth]) -> list[str]:
+def opening(sessions: Sequence[Session], places: list[Berth]) -> list[str]:
     """What is about to happen, or that there is nothing left to do."""
-    seen = session.overview()
-    identity, total = seen.identity, len(seen.counted)
-    lines = [
-        f"study:   {seen.study}, {'new' if session.is_new else 'found'}",
-        f"search:  lr {identity.lr[0]:g}–{identity.lr[1]:g} (log), batch size "
-        f"{identity.batch_size[0]}–{identity.batch_size[1]}, {identity.sampler}, {identity.pruner}",
-        f"trials:  {total} of at most {counted(identity.epochs, 'epoch')} on "
-        f"{identity.train_images:,} images, {identity.precision}",
-        f"workers: {_workers_line(session, places)}",
-    ]
-    if session.request.trials < total:
-        asked = counted(session.request.trials, "trial")
-        lines.append(f"asked:   {asked}, fewer than have begun; those stay")
-    if len(seen.ended) == total:
+    seen = [session.overview() for session in sessions]
+    pairs = zip(seen, sessions, strict=True)
+    lines = [line for one, session in pairs for line in _study_lines(one, session)]
+    lines.append(f"workers: {_workers_line(sessions, places)}")
+    asked = sum(session.request.trials for session in sessions)
+    total, ended = sum(len(one.counted) for one in seen), sum(len(one.ended) for one in seen)
+    if asked < total:
+        lines.append(f"asked:   {counted(asked, 'trial')}, fewer than have begun; those stay")
+    if ended == total:
         return [*lines, f"all {total} trials have ended already; nothing is left to do"]
-    if seen.ended:
-        lines.append(f"{len(seen.ended)} trials have ended already; going on")
+    if ended:
+        lines.append(f"{ended} trials have ended already; going on")
     return lines
 
 
-def next_steps(session: Session, seen: Overview) -> list[str]:
-    """What to do next."""
-    request = replace(session.request, fresh=False)
-    if seen.study != request.study_name:  # --fresh took the next free one
-        request = replace(request, study=seen.study)
-    if len(seen.ended) < len(seen.counted):
-        return [f"go on:    {request.command()}"]
-    more = request.command(trials=2 * len(seen.counted))
-    show = shlex.join(["bnvit-study", "show", seen.study, *replace(request, mlflow=None).places()])
+def _study_lines(seen: Overview, session: Session) -> list[str]:
+    identity, total = seen.identity, len(seen.counted)
+    most = "" if identity.is_planned else "at most "
     return [
-        f"trials:   {show}",
-        f"browse:   {shlex.join(['bnvit-study', 'ui', *request.places()])}",
-        f"add more: {more}",
+        f"study:   {seen.study}, {'new' if session.is_new else 'found'}",
+        _values_line(identity, total),
+        f"trials:  {total} of {most}{counted(identity.epochs, 'epoch')} on "
+        f"{identity.train_images:,} images, {identity.precision}",
     ]
 
 
-def _workers_line(session: Session, places: list[Berth]) -> str:
+def _values_line(identity: StudyIdentity, total: int) -> str:
+    """What is searched, or what is trained."""
+    if not identity.is_planned:
+        (low, high), (first, last) = identity.lr, identity.batch_size
+        return (
+            f"search:  lr {low:g}–{high:g} (log), batch size {first}–{last}, "
+            f"{identity.sampler}, {identity.pruner}"
+        )
+    each = [f"{lr:g} with {batch_size}" for lr, batch_size in identity.configurations]
+    last_seed = identity.seed + total // len(each) - 1
+    seeds = f"seeds {identity.seed}–{last_seed}" if last_seed > identity.seed else "one seed"
+    split = "train and validation" if identity.is_joined else "the train split"
+    kind = f"{identity.kind}:".ljust(9)
+    return f"{kind}lr and batch size {', '.join(each)}; {seeds}; on {split}"
+
+
+def next_steps(sessions: Sequence[Session], seen: Sequence[Overview]) -> list[str]:
+    """What to do next."""
+    first = replace(sessions[0].request, fresh=False)
+    if seen[0].study != first.study_name:  # --fresh took the next free one
+        first = replace(first, study=seen[0].study)
+    if any(len(one.ended) < len(one.counted) for one in seen):
+        return [f"go on:    {first.command()}"]
+    places = replace(first, mlflow=None).places()
+    return [
+        *(f"trials:   {shlex.join(['bnvit-study', 'show', one.study, *places])}" for one in seen),
+        f"browse:   {shlex.join(['bnvit-study', 'ui', *first.places()])}",
+        f"add more: {_more(first, seen[0])}",
+    ]
+
+
+def _more(request: Request, seen: Overview) -> str:
+    if request.plan is None:
+        return request.command(trials=2 * len(seen.counted))
+    return request.command(plan=replace(request.plan, seeds=2 * request.plan.seeds))
+
+
+def _workers_line(sessions: Sequence[Session], places: list[Berth]) -> str:
     """Who trains: local workers with their threads, or only those of other nodes."""
+    first = sessions[0]
     if not places:
+        names = [session.study.study_name for session in sessions]
         return "none here; others join with: " + shlex.join(
-            ["bnvit-study", "worker", session.study.study_name, *session.request.places()]
+            ["bnvit-study", "worker", *names, *first.request.places()]
         )
     threads = counted(places[0].threads, "thread")
-    return f"{len(places)} on {device_label(session.device)}, {threads} each"
+    return f"{len(places)} on {device_label(first.device)}, {threads} each"

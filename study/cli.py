@@ -2,29 +2,34 @@
 
 import importlib.metadata
 import json
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from study.cli_options import (
     CheckpointsOption,
+    CompileOption,
+    ConvertOption,
     DatasetOption,
     DeviceOption,
+    FreshOption,
     ImageSizeOption,
     JsonOption,
     MlflowOption,
+    NewHeadOption,
+    PrecisionOption,
     SkipBrokenOption,
     StorageOption,
     SwitchesOption,
+    TrainImagesOption,
+    WeightsOption,
+    WorkersOption,
+    WorkersPerGpuOption,
     console_on,
     print_line,
     print_view,
     settings_from,
 )
-
-if TYPE_CHECKING:
-    from study.settings import Settings
 
 app = typer.Typer(
     name="bnvit-study",
@@ -83,56 +88,28 @@ def run(
         typer.Option(help="asha, median or none. Default: asha; with gp none.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order and suggestions.")] = 0,
-    train_images: Annotated[
-        int | None, typer.Option(metavar="N", help="Train on N images, for a quick look.")
-    ] = None,
+    train_images: TrainImagesOption = None,
     image_size: ImageSizeOption = None,
     skip_broken: SkipBrokenOption = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|timm:NAME",
-            help="Trained weights to begin with; timm alone: the backbone's, downloaded.",
-        ),
-    ] = None,
-    convert: Annotated[
-        bool, typer.Option("--convert", help="The weights are LayerNorm's: make BatchNorm of it.")
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="float32, or bf16: matrix products in bfloat16, marked everywhere.")
-    ] = "float32",
-    compile_: Annotated[
-        str,
-        typer.Option(
-            "--compile",
-            help="Compile the training step (on CUDA: record it as a graph): on, off or auto, "
-            "where that pays on a CPU.",
-        ),
-    ] = "auto",
-    new_head: Annotated[
-        bool, typer.Option("--new-head", help="Leave out the weights of the classifier.")
-    ] = False,
+    weights: WeightsOption = None,
+    convert: ConvertOption = False,
+    precision: PrecisionOption = "float32",
+    compile_: CompileOption = "auto",
+    new_head: NewHeadOption = False,
     device: DeviceOption = "auto",
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            help="Local workers; 0: this node trains nothing; auto: as many as a CPU trains most "
-            "with, by measurement. Default: one per GPU, else one.",
-            show_default=False,
-        ),
-    ] = None,
-    workers_per_gpu: Annotated[int, typer.Option(min=1, help="Workers that share a GPU.")] = 1,
+    workers: WorkersOption = None,
+    workers_per_gpu: WorkersPerGpuOption = 1,
     study: Annotated[
         str | None, typer.Option(help="Study name. Default: data set and model.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Use the next free name.")] = False,
+    fresh: FreshOption = False,
     storage: StorageOption = None,
     mlflow: MlflowOption = None,
     checkpoints: CheckpointsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
+    from study.conduct import conducted
     from study.model_options import switches_of
     from study.request import Request, default_pruner, parse_space, parse_workers
 
@@ -163,51 +140,7 @@ def run(
         mlflow=mlflow,
         checkpoints=checkpoints,
     )
-    try:
-        code = _run(request, settings_from(storage, mlflow, checkpoints), as_json)
-    except KeyboardInterrupt:  # of which Typer would make an exit without a word
-        raise typer.Abort from None
-    raise typer.Exit(code)
-
-
-def _run(request: Any, settings: "Settings", as_json: bool) -> int:
-    from study import progress
-    from study.briefing import next_steps, opening
-    from study.coordinator import coordinate
-    from study.crew import berths
-    from study.layout_choice import local_workers
-    from study.patience import Patience
-    from study.service import open_session
-    from study.stop import stop_on_signals
-    from study.studies import is_stopped
-    from study.summary import summary
-    from study.tables import trials_table
-
-    console, notes = console_on(), console_on(stderr=as_json)
-    with ExitStack() as stack:
-        session = stack.enter_context(
-            open_session(request, settings, lambda line: print_line(notes, line))
-        )
-        workers = local_workers(session, lambda line: print_line(notes, line))
-        stop = stack.enter_context(stop_on_signals())  # until here Ctrl-C ends the process at once
-        places = berths(session.device, workers, request.workers_per_gpu)
-        for line in opening(session, places):
-            print_line(notes, line)
-        patience = Patience(settings.store_patience_s, stop)
-        with progress.shown(session, console, patience, quiet=as_json):
-            seen = coordinate(session, places, patience)
-        if stop.requested:
-            print_line(notes, "stopping; a trial that was running keeps its place")
-        elif patience(lambda: is_stopped(session.study)):
-            print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
-    if as_json:
-        print(json.dumps(seen.as_dict(), default=str, indent=2))
-        return stop.exit_code
-    if console.is_terminal:
-        console.print(trials_table(seen))
-    for line in [*summary(seen), *next_steps(session, seen)]:
-        print_line(console, line)
-    return stop.exit_code
+    conducted([request], settings_from(storage, mlflow, checkpoints), as_json)
 
 
 @app.command(epilog="Example: bnvit-study studies")

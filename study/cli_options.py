@@ -64,6 +64,52 @@ SwitchesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A switch of the model; repeatable."),
 ]
+TrainImagesOption = Annotated[
+    int | None,
+    typer.Option("--train-images", metavar="N", help="Train on N images, for a quick look."),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|timm:NAME",
+        help="Trained weights to begin with; timm alone: the backbone's, downloaded.",
+    ),
+]
+ConvertOption = Annotated[
+    bool, typer.Option("--convert", help="The weights are LayerNorm's: make BatchNorm of it.")
+]
+NewHeadOption = Annotated[
+    bool, typer.Option("--new-head", help="Leave out the weights of the classifier.")
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="float32, or bf16: matrix products in bfloat16, marked everywhere."
+    ),
+]
+CompileOption = Annotated[
+    str,
+    typer.Option(
+        "--compile",
+        help="Compile the training step (on CUDA: record it as a graph): on, off or auto, "
+        "where that pays on a CPU.",
+    ),
+]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        help="Local workers; 0: this node trains nothing; auto: as many as a CPU trains most "
+        "with, by measurement. Default: one per GPU, else one.",
+        show_default=False,
+    ),
+]
+WorkersPerGpuOption = Annotated[
+    int, typer.Option("--workers-per-gpu", min=1, help="Workers that share a GPU.")
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Use the next free name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

@@ -1,13 +1,15 @@
-"""What `run` does while workers train: looks after slots and local workers until all is done."""
+"""What a command does while workers train: looks after slots and workers until all is done."""
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from study.crew import Berth, Crew
 from study.overview import Overview
 from study.patience import Patience
 from study.service import Session
+from study.spool import Spool
 from study.studies import is_stopped
 from study.workplace import recording, worker_name
 
@@ -16,29 +18,39 @@ POLL_S = 1.0
 log = logging.getLogger(__name__)
 
 
-def coordinate(session: Session, places: list[Berth], patience: Patience) -> Overview:
-    """Have the study trained by local workers at `places`, and by others elsewhere, to its end.
+def coordinate(
+    sessions: Sequence[Session], places: list[Berth], patience: Patience
+) -> list[Overview]:
+    """Have studies trained by local workers at `places`, and by others elsewhere, to their end.
 
-    Ends when all trials have ended, when the study was stopped, or when a stop is asked for;
-    returns how the study stands then. Raises WorkerError where no local worker can go on,
+    Ends when all trials have ended, when all that is left was stopped, or when a stop is asked
+    for; returns how the studies stand then. Raises WorkerError where no local worker can go on,
     StoreAwayError where the store stays away.
     """
-    store, settings, stop = session.store, session.settings, patience.stop
+    store, settings, stop = sessions[0].store, sessions[0].settings, patience.stop
+    names = [session.study.study_name for session in sessions]
     with ExitStack() as stack:
         spool = patience(
             lambda: stack.enter_context(recording(store, settings, worker_name(), stop))
         )
-        with Crew(store, session.study.study_name, settings, places) as crew:
+        with Crew(store, names, settings, places) as crew:
             while not stop.requested:
                 quiet_s = time.monotonic() - patience.last_outage_s
                 is_settled = quiet_s > store.lease_s / 2  # others were cut off as well
-                if patience(lambda: session.tend(spool, take_over=is_settled)):  # noqa: B023
+                left = patience(lambda: _left(sessions, spool, is_settled))  # noqa: B023
+                if not left:
                     crew.wait()
                     break
-                has_stopped = patience(lambda: is_stopped(session.study))
+                has_stopped = patience(lambda: all(is_stopped(one.study) for one in left))  # noqa: B023
                 patience(lambda: crew.tend(has_stopped))  # noqa: B023
                 if has_stopped and crew.has_left:
                     break
                 stop.wait(POLL_S)
-        patience(lambda: session.close(spool))
-        return patience(session.overview)
+        for session in sessions:
+            patience(lambda: session.close(spool))  # noqa: B023
+        return [patience(session.overview) for session in sessions]
+
+
+def _left(sessions: Sequence[Session], spool: Spool | None, take_over: bool) -> list[Session]:
+    """Look after each study; those that have trials left."""
+    return [session for session in sessions if not session.tend(spool, take_over)]

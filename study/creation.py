@@ -10,7 +10,7 @@ import optuna
 from models.registry import variant
 from objectives.data import SearchData
 from objectives.initial import check_fit, initial_weights
-from objectives.recipe import recalibration_images, search_rungs
+from objectives.recipe import epoch_rungs, recalibration_images, search_rungs
 from study.environment import versions
 from study.errors import IdentityError
 from study.execution import note_execution
@@ -32,6 +32,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         options = (chosen, request.convert, request.new_head)
         initial, state = initial_weights(request.weights, *options)
         check_fit(initial, state, chosen, data.shape, switches)
+    rungs = epoch_rungs if request.plan else search_rungs
     return StudyIdentity(
         model=chosen.name,
         switches=asdict(switches),
@@ -40,7 +41,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         train_images=len(data.train),
         validation_images=len(data.validation),
         epochs=request.epochs,
-        rungs=search_rungs(len(data.train), request.epochs),
+        rungs=rungs(len(data.train), request.epochs),
         lr=request.space.lr,
         batch_size=request.space.batch_size,
         sampler=request.sampler,
@@ -54,6 +55,9 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         new_head=request.new_head,
         recalibration_images=recalibration_images(data.shape.size),
         precision=request.precision,
+        kind=request.plan.kind if request.plan else "search",
+        configurations=request.plan.configurations if request.plan else (),
+        trained_on=request.plan.trained_on if request.plan else "train",
     )
 
 
@@ -87,7 +91,7 @@ def create_or_resume(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["val_accuracy"])  # on the dashboard's axes
+        study.set_metric_names([identity.value_name])  # on the dashboard's axes
     note_execution(study, execution)
     study.set_user_attr(VERSIONS_KEY, versions())
     study.set_user_attr(UUID_KEY, str(uuid4()))

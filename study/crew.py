@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
@@ -64,11 +65,13 @@ def berths(device: torch.device, workers: int | None, per_gpu: int) -> list[Bert
 
 
 class Crew:
-    """Local workers of one study, for as long as the context lasts."""
+    """Local workers of some studies, for as long as the context lasts."""
 
-    def __init__(self, store: Store, study: str, settings: Settings, places: list[Berth]) -> None:
+    def __init__(
+        self, store: Store, studies: Sequence[str], settings: Settings, places: list[Berth]
+    ) -> None:
         self.store = store
-        self.study = study
+        self.studies = studies
         self.settings = settings
         self.members = [self._start(berth) for berth in places]
 
@@ -81,7 +84,7 @@ class Crew:
     def tend(self, has_stopped: bool) -> None:
         """Replace workers that died; what they held is open to others at once.
 
-        So too those that left though the study has neither ended nor, as said, `has_stopped`:
+        So too those that left though the studies have neither ended nor, as said, `has_stopped`:
         somebody told them to. Raises WorkerError when none is left and one of them had an error;
         it has said which.
         """
@@ -155,7 +158,7 @@ class Crew:
         name = worker_name()
         # "-P": a package called "models" where `run` was called is not ours.
         command = [sys.executable, "-P", "-m", "study.entry"]
-        command += _arguments(self.study, berth, name)
+        command += _arguments(self.studies, berth, name)
         process = subprocess.Popen(
             command,
             env=self._environment(berth),
@@ -206,11 +209,11 @@ class ParentWatch:
             time.sleep(PARENT_POLL_S)
 
 
-def _arguments(study: str, berth: Berth, name: str) -> list[str]:
+def _arguments(studies: Sequence[str], berth: Berth, name: str) -> list[str]:
     words = ["worker", "--device", berth.device, "--threads", str(berth.threads), "--name", name]
     if berth.memory_share < 1.0:
         words += ["--memory-share", str(berth.memory_share)]
-    return [*words, "--of-parent", str(os.getpid()), "--", study]
+    return [*words, "--of-parent", str(os.getpid()), "--", *studies]
 
 
 def _pause_s(restarts: int) -> float:

@@ -36,7 +36,9 @@ RETRY_S = 120.0  # before a study that could not be worked on here is tried agai
 log = logging.getLogger(__name__)
 
 _ACTIVE = text(f"""
-    SELECT s.study_id, s.study_name
+    SELECT s.study_id, s.study_name, (
+        SELECT count(*) FROM trials t WHERE t.study_id = s.study_id AND t.state <> 'WAITING'
+    ) AS begun
     FROM studies s
     JOIN study_user_attributes identity USING (study_id)
     JOIN study_user_attributes total USING (study_id)
@@ -53,14 +55,19 @@ _ACTIVE = text(f"""
 """)
 
 
-def active_studies(store: Store) -> dict[int, str]:
-    """Id and name of our studies that have trials left and are not stopped, oldest first.
+def active_studies(store: Store, names: Sequence[str] = ()) -> dict[int, str]:
+    """Id and name of our studies that have trials left and are not stopped.
 
-    A trial that was begun is one to end, also where the total was lowered meanwhile.
+    The oldest first; of the studies in `names`, if any, that one first which has begun the fewest
+    trials, so that studies that are to be compared grow alike. A trial that was begun is one to
+    end, also where the total was lowered meanwhile.
     """
     keys = {"identity": IDENTITY_KEY, "total": TOTAL_KEY, "stop": STOP_KEY}
     with store.engine.connect() as connection:
-        return {row[0]: row[1] for row in connection.execute(_ACTIVE, keys)}
+        rows = connection.execute(_ACTIVE, keys).all()
+    if names:
+        rows = sorted((row for row in rows if row[1] in names), key=lambda row: row[2])
+    return {row[0]: row[1] for row in rows}
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Docket:
         self.names = names
         self._jobs: dict[int, Job] = {}
         self._refused: dict[int, _Refusal] = {}
-        self._data: dict[tuple[str, DataOptions, int], SearchData] = {}
+        self._data: dict[tuple[str, DataOptions, bool, int], SearchData] = {}
         self._active: dict[int, str] = {}
         self._looked_at_s = -REFRESH_S
         for name in names:
@@ -97,14 +104,13 @@ class Docket:
         return bool(self.names) and not self._active
 
     def jobs(self, at_once: bool = False) -> list[Job]:
-        """Work on the active studies, oldest first; asked anew every REFRESH_S, or `at_once`."""
+        """Work on the active studies, in order; asked anew every REFRESH_S, or `at_once`.
+
+        So that several named studies grow alike, their order is asked for anew each time.
+        """
+        at_once = at_once or len(self.names) > 1
         if at_once or time.monotonic() - self._looked_at_s > REFRESH_S:
-            found = active_studies(self.store)
-            self._active = {
-                study_id: name
-                for study_id, name in found.items()
-                if not self.names or name in self.names
-            }
+            self._active = active_studies(self.store, self.names)
             self._looked_at_s = time.monotonic()
         jobs = [self._job(study_id, name) for study_id, name in self._active.items()]
         return [job for job in jobs if job is not None]
@@ -167,15 +173,18 @@ class Docket:
             self.device,
             runs,
             checkpoints,
+            self.settings.data_dir,
             execution_of(study),
         )
 
     def _load(self, name: str, identity: StudyIdentity) -> SearchData:
-        key = (identity.dataset, identity.data_options, identity.train_images)
+        key = (identity.dataset, identity.data_options, identity.is_joined, identity.train_images)
         if key not in self._data:
             log.info("data of '%s': %s", name, identity.dataset)
             source = dataset(identity.dataset, self.settings.data_dir, identity.data_options)
-            self._data[key] = load_search_data(source).limited(identity.train_images)
+            self._data[key] = load_search_data(source, identity.is_joined).limited(
+                identity.train_images
+            )
         try:
             check_data(name, identity, self._data[key])
         except DataDifferError:

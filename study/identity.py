@@ -1,5 +1,6 @@
 """What a study is: the fields that are fixed when it is created, and how two studies differ."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ from objectives.recipe import (
     InitialWeights,
     TrainConfig,
 )
-from objectives.search_space import SearchSpace
+from objectives.search_space import START_POINTS, SearchSpace
 from study.errors import VersionError
+from study.plan import MOST_SEEDS, Configuration, Held, Kind, TrainedOn, Values, planned_values
 
 SCHEMA_VERSION = 1
 IDENTITY_KEY = "bnvit:identity"
@@ -55,12 +57,38 @@ class StudyIdentity:
     split_seed: int = SPLIT_SEED
     recipe: str = RECIPE
     precision: Precision = PRECISION
+    kind: Kind = "search"
+    configurations: tuple[Configuration, ...] = ()  # trained with each seed; of a search none
+    trained_on: TrainedOn = "train"
     schema_version: int = SCHEMA_VERSION
 
     @property
     def space(self) -> SearchSpace:
-        """The searched ranges."""
-        return SearchSpace(self.lr, self.batch_size)
+        """The ranges that its trials' values lie in."""
+        seeds = (self.seed, self.seed + MOST_SEEDS - 1) if self.is_planned else None
+        return SearchSpace(self.lr, self.batch_size, seeds)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the values of its trials were given beforehand, and the test images are read."""
+        return self.kind != "search"
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it trains on the validation images, too."""
+        return self.trained_on == "train+val"
+
+    @property
+    def value_name(self) -> str:
+        """Which accuracy a trial's value is."""
+        return "test_accuracy" if self.is_joined else "val_accuracy"
+
+    def slot_values(self, numbers: range, held: Held) -> list[Values]:
+        """Values for new slots of these numbers; an empty one is left to the sampler."""
+        if self.is_planned:
+            return planned_values(self.configurations, self.seed, numbers, held)
+        starts = self.space.starts(self.seed) if numbers.start < START_POINTS else []
+        return [starts[number] if number < len(starts) else {} for number in numbers]
 
     @property
     def model_switches(self) -> Switches:
@@ -84,17 +112,17 @@ class StudyIdentity:
             return None
         return InitialWeights(self.weights, self.weights_checksum, self.convert, self.new_head)
 
-    def config(self, lr: float, batch_size: int) -> TrainConfig:
-        """What a trial of the study trains with these values."""
+    def config(self, values: Mapping[str, float | int]) -> TrainConfig:
+        """What a trial of the study trains with these values of its parameters."""
         return TrainConfig(
             model=self.model,
             switches=self.model_switches,
             dataset=self.dataset,
-            lr=lr,
-            batch_size=batch_size,
+            lr=float(values["lr"]),
+            batch_size=int(values["batch_size"]),
             rungs=self.rungs,
             train_images=self.train_images,
-            seed=self.seed,
+            seed=int(values.get("seed", self.seed)),
             initial=self.initial,
             recipe=self.recipe,
             precision=self.precision,
@@ -134,10 +162,18 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
             f"the study '{study.study_name}' was written by another version of bnvit-study "
             f"(schema {stored.get('schema_version')}, not {SCHEMA_VERSION}); use that version"
         )
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    values = {key: _hashable(value) for key, value in stored.items()}
     values["switches"] = asdict(stored_switches(stored["model"], stored["switches"]))
-    return StudyIdentity(**values)  # type: ignore[arg-type]  # written by as_dict
+    return StudyIdentity(**values)  # as `as_dict` wrote them
+
+
+def _hashable(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(_hashable(part) for part in value) if isinstance(value, list) else value
 
 
 def _shown(value: object) -> str:
-    return ":".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    separator = ", " if any(isinstance(part, tuple) for part in value) else ":"
+    return separator.join(_shown(part) for part in value)

@@ -1,14 +1,17 @@
 """What a worker needs for one study, and what it says of each trial before training."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 
 from models.profile import profile
-from objectives.data import SearchData
+from objectives.data import SearchData, load_test
+from objectives.datasets import dataset
 from objectives.execution import FAST, Execution
+from objectives.images import Split
 from objectives.recipe import TrainConfig
 from objectives.run import Run
 from study.checkpoints import Checkpoints
@@ -31,12 +34,18 @@ class Job:
     device: torch.device
     runs: StudyRuns | None  # None: tracking is off
     checkpoints: Checkpoints
+    data_dir: Path  # where data sets are kept
     execution: Execution = FAST
 
     @property
     def uuid(self) -> str:
         """The study's identity across stores."""
         return str(self.study.user_attrs[UUID_KEY])
+
+    def test_split(self, run: Run) -> Split:
+        """The test images as `run` takes them; read anew each time, at the end of a trial."""
+        source = dataset(self.identity.dataset, self.data_dir, self.identity.data_options)
+        return load_test(source, run.data.train)
 
     @property
     def chance(self) -> float:
@@ -49,17 +58,24 @@ class Job:
 
 
 def trial_params(job: Job, config: TrainConfig, run: Run) -> dict[str, Any]:
-    """What MLflow is told of the trial, counted on its own model."""
-    counted = profile(run.model, run.data.shape)
+    """What MLflow is told of the trial."""
     return {
         **config.as_dict(),
         "epochs": job.identity.epochs,
+        **computed(job, run),
+        "revision": revision(),
+        "versions": versions(),
+    }
+
+
+def computed(job: Job, run: Run) -> dict[str, Any]:
+    """On what a trial is computed and how, and what it executes, counted on its own model."""
+    counted = profile(run.model, run.data.shape)
+    return {
         "device": device_label(job.device),
         "threads": torch.get_num_threads(),
         "execution": str(run.execution),
         "parameters": counted.parameters,
         "multiply_adds": counted.macs,
         "blocks_executed": counted.blocks_executed,
-        "revision": revision(),
-        "versions": versions(),
     }

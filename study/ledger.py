@@ -13,10 +13,11 @@ from objectives.outcome import Outcome
 from objectives.run import Run
 from study import memory, slots
 from study.beat import Progress
-from study.best import best_rank
-from study.job import Job
+from study.best import best_rank, rank
+from study.job import Job, computed
 from study.leases import Claim, LeaseLostError
-from study.recorder import NullRecorder, TrialRecorder
+from study.plan import COMPUTED, CURVE, TEST
+from study.recorder import NullRecorder, TrialRecorder, known
 from study.samplers import sampler
 from study.spool import Spool
 
@@ -82,7 +83,8 @@ class Ledger:
         if result.outcome is not Outcome.COMPLETE:
             return False
         assert result.value is not None
-        return (result.value, -self.claim.number) > best_rank(self.job.study)
+        mine = rank(self.job.study, result.value, self.claim.number)
+        return mine > best_rank(self.job.study)
 
     def record_end(self, result: Result, with_weights: bool) -> None:
         """Record the end in the spool."""
@@ -96,6 +98,8 @@ class Ledger:
         if not self.job.storage.get_trial(self.claim.trial_id).state.is_finished():
             self._set_attr("outcome", result.outcome.value)
             self._set_attr("images_seen", self.progress.seen)
+            if self.job.identity.is_planned:
+                self._set_account(result)
             if result.diverged is not None:
                 self._set_attr("diverged", asdict(result.diverged))
             if result.reason:
@@ -104,6 +108,14 @@ class Ledger:
                 self._set_attr(memory.MEMORY_KEY, memory.total_bytes(self.job.device))
             objective.tell(self.trial, result)
         self.write()
+
+    def _set_account(self, result: Result) -> None:
+        """All that reports of a planned trial tell, so that they need nothing but the store."""
+        if result.test is not None:
+            self._set_attr(TEST, asdict(result.test))
+        if self.run is not None:
+            self._set_attr(CURVE, [known(metrics) for metrics in self.run.curve])
+            self._set_attr(COMPUTED, computed(self.job, self.run))
 
     def release(self) -> None:
         """Put the trial back into its slot, with how far it is."""

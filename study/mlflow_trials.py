@@ -76,9 +76,17 @@ class MlflowTrials:
         status = "FAILED" if told["outcome"] == Outcome.FAILED else "FINISHED"
         with errors_told():
             set_tags(self.client, run_id, tags)
+            if told.get("test"):
+                self._log_test(run_id, told["test"], told["last"], at_ms)
             if told["traceback"]:
                 self.client.log_text(run_id, told["traceback"], TRACEBACK_FILE)
             self.client.set_terminated(run_id, status, at_ms)
+
+    def _log_test(self, run_id: str, test: Mapping[str, float], rung: int, at_ms: int) -> None:
+        """Record the metrics of the test images under the last rung, unless they are there."""
+        if not self.client.get_metric_history(run_id, "test_accuracy"):
+            metrics = [Metric(key, value, at_ms, rung) for key, value in test.items()]
+            self.client.log_batch(run_id, metrics=metrics)
 
     def keep_weights(self, run_id: str, path: Path) -> None:
         """Keep the safetensors file `path` as the weights of the study's best trial."""

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from objectives.outcome import Outcome
 from study.identity import UUID_KEY, StudyIdentity, identity_of
+from study.plan import TEST
 from study.schema import leases
 from study.slots import TOTAL_KEY
 from study.storage import Store
@@ -28,7 +29,9 @@ class TrialRow:
     outcome: str  # ours; for an open trial "running" or "waiting"
     lr: float | None = None
     batch_size: int | None = None
+    seed: int | None = None  # of its own, where the trials were planned
     val_accuracy: float | None = None  # last reported
+    test_accuracy: float | None = None  # of a planned trial that came to its end
     images_seen: int = 0
     rungs: tuple[int, ...] = ()  # reported
     suggested_by: str | None = None
@@ -67,7 +70,7 @@ class Overview:
 
     @property
     def best(self) -> TrialRow | None:
-        """The trained-out trial of the highest validation accuracy."""
+        """The trained-out trial of the highest validation accuracy, of equal ones the first."""
         complete = [row for row in self.trials if row.outcome == Outcome.COMPLETE]
         return max(complete, key=lambda row: (row.val_accuracy or 0.0, -row.number), default=None)
 
@@ -143,7 +146,9 @@ def _row(trial: FrozenTrial, attempt: int, worker: str | None, images_seen: int)
         outcome=trial.state.name.lower() if is_open else attrs.get("outcome", "failed"),
         lr=trial.params.get("lr"),
         batch_size=trial.params.get("batch_size"),
+        seed=trial.params.get("seed"),
         val_accuracy=reported[max(reported)] if reported else None,
+        test_accuracy=attrs.get(TEST, {}).get("test_accuracy"),
         images_seen=images_seen
         if trial.state == TrialState.RUNNING
         else attrs.get("images_seen", 0),

@@ -6,7 +6,7 @@ Everything comes from the store, so workers on other machines show up by themsel
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -33,72 +33,91 @@ LIVE_MARGIN = 6  # lines of a terminal that the live table leaves to others
 _TOLD_ELSEWHERE = (SQLAlchemyError, StorageInternalError, UnknownStudyError)
 
 
+_Seen = Sequence[Overview]  # of the studies that are trained together
+
+
 @contextmanager
-def shown(session: Session, console: Console, patience: Patience, quiet: bool) -> Iterator[None]:
-    """Show the progress of `session` for as long as the context lasts, in the background."""
+def shown(
+    sessions: Sequence[Session], console: Console, patience: Patience, quiet: bool
+) -> Iterator[None]:
+    """Show the progress of `sessions` for as long as the context lasts, in the background."""
     if quiet:
         yield
         return
-    before = patience(session.overview)
+
+    def look() -> _Seen:
+        return [session.overview() for session in sessions]
+
+    before = patience(look)
     clock = _Clock(before, patience.stop)
     if console.is_terminal:
         with (
             Live(console=console, refresh_per_second=2, transient=True) as live,
-            _repeating(lambda: live.update(_live_view(session.overview(), clock, console.height))),
+            _repeating(lambda: live.update(_live_view(look(), clock, console.height))),
         ):
             yield
         return
     lines = _Lines(before)
-    with _repeating(lambda: lines.tell(session.overview(), console, clock)):
+    with _repeating(lambda: lines.tell(look(), console, clock)):
         yield
     with suppress(*_TOLD_ELSEWHERE):
-        lines.tell(session.overview(), console, clock)
+        lines.tell(look(), console, clock)
 
 
 class _Clock:
     """Estimates the time left from the pace since it was started, unless a stop was asked for."""
 
-    def __init__(self, seen: Overview, stop: Stop) -> None:
+    def __init__(self, seen: _Seen, stop: Stop) -> None:
         self.stop = stop
         self.began_s = time.monotonic()
-        self.images_before = seen.images_trained
+        self.images_before = sum(one.images_trained for one in seen)
 
-    def outlook(self, seen: Overview) -> str:
+    def outlook(self, seen: _Seen) -> str:
         """What is to come: a stop that was asked for, else the time left."""
         if self.stop.requested:
             again = "; Ctrl-C again stops at once" if self.stop.signal == signal.SIGINT else ""
             return f"stopping{again}"
         return self._left(seen)
 
-    def _left(self, seen: Overview) -> str:
+    def _left(self, seen: _Seen) -> str:
         """Time left in words; empty while there is nothing to go by, or nothing left."""
-        trained = seen.images_trained - self.images_before
-        if trained < seen.identity.rungs[0] or len(seen.ended) == len(seen.counted):
+        trained = sum(one.images_trained for one in seen) - self.images_before
+        is_done = all(len(one.ended) == len(one.counted) for one in seen)
+        if trained < seen[0].identity.rungs[0] or is_done:
             return ""
-        seconds = (time.monotonic() - self.began_s) / trained * images_left(seen)
+        left = sum(images_left(one) for one in seen)
+        seconds = (time.monotonic() - self.began_s) / trained * left
         return f"about {timedelta(seconds=round(seconds))} left"
 
 
 class _Lines:
     """One log line for each rung and each end, in the order in which they are seen."""
 
-    def __init__(self, seen: Overview) -> None:
-        self.rungs = {row.number: row.rungs for row in seen.trials}
-        self.ended = {row.number for row in seen.trials if row.finished}
+    def __init__(self, seen: _Seen) -> None:
+        self.rungs = {(one.uuid, row.number): row.rungs for one in seen for row in one.trials}
+        self.ended = {(one.uuid, row.number) for one in seen for row in one.trials if row.finished}
         self.lock = threading.Lock()
 
-    def tell(self, seen: Overview, console: Console, clock: _Clock) -> None:
+    def tell(self, seen: _Seen, console: Console, clock: _Clock) -> None:
         """Print what is new in `seen`."""
         with self.lock:
-            for row in seen.trials:
-                # A trial is read by several statements: its values may show up after its rungs.
-                is_whole = row.val_accuracy is not None and row.lr is not None
-                if row.rungs != self.rungs.get(row.number, ()) and is_whole:
-                    self.rungs[row.number] = row.rungs
-                    _say(console, f"trial {row.number}: {_rung_line(row, seen)}")
-                if row.finished and row.number not in self.ended:
-                    self.ended.add(row.number)
-                    _say(console, f"trial {row.number}: {row.outcome}. {_count(seen, clock)}")
+            for one in seen:
+                of_study = f" of {one.study}" if len(seen) > 1 else ""
+                for row in one.trials:
+                    for line in self._new(one, row, _count(seen, clock)):
+                        _say(console, f"trial {row.number}{of_study}: {line}")
+
+    def _new(self, seen: Overview, row: TrialRow, count: str) -> Iterator[str]:
+        key = seen.uuid, row.number
+        # A trial is read by several statements: its values may show up after its rungs.
+        is_whole = row.val_accuracy is not None and row.lr is not None
+        if row.rungs != self.rungs.get(key, ()) and is_whole:
+            self.rungs[key] = row.rungs
+            yield _rung_line(row, seen)
+        if row.finished and key not in self.ended:
+            self.ended.add(key)
+            test = "" if row.test_accuracy is None else f", test accuracy {row.test_accuracy:.2%}"
+            yield f"{row.outcome}{test}. {count}"
 
 
 def _say(console: Console, line: str) -> None:
@@ -107,23 +126,32 @@ def _say(console: Console, line: str) -> None:
 
 def _rung_line(row: TrialRow, seen: Overview) -> str:
     epochs = row.rungs[-1] / seen.identity.train_images
+    seed = "" if row.seed is None else f", seed {row.seed}"
     return (
         f"{row.val_accuracy:.2%} after {counted(epochs, 'epoch')} "
-        f"(lr {row.lr:.2e}, batch size {row.batch_size})"
+        f"(lr {row.lr:.2e}, batch size {row.batch_size}{seed})"
     )
 
 
-def _count(seen: Overview, clock: _Clock) -> str:
-    parts = [f"{len(seen.ended)} of {len(seen.counted)} trials ended", clock.outlook(seen)]
+def _count(seen: _Seen, clock: _Clock) -> str:
+    ended, total = _ended_and_total(seen)
+    parts = [f"{ended} of {total} trials ended", clock.outlook(seen)]
     return ", ".join(part for part in parts if part)
 
 
-def _live_view(seen: Overview, clock: _Clock, height: int) -> Group:
+def _ended_and_total(seen: _Seen) -> tuple[int, int]:
+    return sum(len(one.ended) for one in seen), sum(len(one.counted) for one in seen)
+
+
+def _live_view(seen: _Seen, clock: _Clock, height: int) -> Group:
     """As many of the latest trials as fit; those that wait are only counted."""
+    ended, total = _ended_and_total(seen)
     head = Table.grid()
-    head.add_row(Text.assemble((seen.study, "bold"), "  ", _count(seen, clock)))
-    head.add_row(ProgressBar(len(seen.counted), len(seen.ended), width=BAR_WIDTH))
-    return Group(head, trials_table(seen, max(height - LIVE_MARGIN, 1)))
+    names = ", ".join(one.study for one in seen)
+    head.add_row(Text.assemble((names, "bold"), "  ", _count(seen, clock)))
+    head.add_row(ProgressBar(total, ended, width=BAR_WIDTH))
+    lines = max(height // len(seen) - LIVE_MARGIN, 1)
+    return Group(head, *(trials_table(one, lines) for one in seen))
 
 
 @contextmanager

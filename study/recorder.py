@@ -1,5 +1,6 @@
 """What a trial tells while it trains: to a spool on disk, never to MLflow itself."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -59,7 +60,7 @@ class TrialRecorder(NullRecorder):
     def rung(self, metrics: RungMetrics) -> None:
         """The trial has reached a rung; what is recorded of it already stays as it is."""
         self._value = metrics.val_accuracy
-        values = {key: value for key, value in asdict(metrics).items() if value is not None}
+        values = known(metrics)
         self._tell("rung", rung=values.pop("rung"), values=values)
 
     def put_back(self) -> None:
@@ -79,6 +80,8 @@ class TrialRecorder(NullRecorder):
             outcome=result.outcome.value,
             state=state,
             diverged=None if result.diverged is None else asdict(result.diverged),
+            test=None if result.test is None else asdict(result.test),
+            last=None if result.last is None else result.last.rung,
             reason=result.reason,
             traceback=result.traceback,
         )
@@ -114,6 +117,12 @@ def record_study_end(spool: Spool, study: optuna.Study, runs: StudyRuns, finishe
             data={"finished": finished},
         )
     )
+
+
+def known(metrics: RungMetrics) -> dict[str, float]:
+    """The metrics of a rung that have a value."""
+    told = asdict(metrics).items()
+    return {key: value for key, value in told if value is not None and not math.isnan(value)}
 
 
 def _save(weights: Mapping[str, Tensor], card: Card | None, path: Path) -> None:

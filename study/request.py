@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Literal, get_args
@@ -15,6 +16,7 @@ from objectives.recipe import PRECISION
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.identity import PrunerName, SamplerName
+from study.plan import PLANNED_EPOCHS, Plan
 from study.settings import shown_address
 
 Workers = int | Literal["auto"]
@@ -41,6 +43,9 @@ _PLAIN_OPTIONS = (
     "compile",
     "study",
 )
+# That a fit takes over from its study.
+_INHERITED = {"dataset", "train_images", "image_size", "precision", "weights"}
+_SEARCHING = {"sampler", "pruner"}
 _FLAGS = ("skip_broken", "convert", "new_head", "fresh")
 
 
@@ -73,16 +78,23 @@ class Request:
     workers_per_gpu: int = 1
     precision: Precision = PRECISION
     compile: Compile = "auto"
+    plan: Plan | None = None  # None: a search
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it trains on the validation images, too."""
+        return self.plan is not None and self.plan.trained_on == "train+val"
 
     @property
     def study_name(self) -> str:
-        """The study's name, or its default: data set and model."""
+        """The study's name, or its default: data set and model, and what it is if no search."""
         if self.study is not None:
             return self.study
-        kind, _, folder = self.dataset.partition(":")
-        data = PurePath(folder).name if folder and kind in ("idx", "folder") else kind
+        source, _, folder = self.dataset.partition(":")
+        data = PurePath(folder).name if folder and source in ("idx", "folder") else source
         marked = "" if self.precision == PRECISION else f"-{self.precision}"
-        return f"{data}-{variant(self.model).name.replace(':', '-')}{marked}"
+        kind = "" if self.plan is None else f"-{self.plan.kind}"
+        return f"{data}-{variant(self.model).name.replace(':', '-')}{marked}{kind}"
 
     @property
     def data_options(self) -> DataOptions:
@@ -91,6 +103,8 @@ class Request:
 
     def check(self) -> None:
         """Raise InputError for what is wrong whatever the data."""
+        if self.plan is not None:
+            self.plan.check()
         self.space.check(variant(self.model))
         _within("trials", self.trials, MOST)
         _within("epochs", self.epochs, MOST)
@@ -114,8 +128,9 @@ class Request:
             raise InputError(
                 "the sampler gp learns only from trials trained to the end; use --pruner none"
             )
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed {self.seed} must be a whole number from 0 to 2^63 - 1")
+        bits = 63 if self.plan is None else 31
+        if not 0 <= self.seed < 2**bits:
+            raise InputError(f"seed {self.seed} must be a whole number from 0 to 2^{bits} - 1")
         name = self.study_name
         if not name.strip() or "/" in name or len(name) > LONGEST_NAME:
             raise InputError(
@@ -127,20 +142,45 @@ class Request:
         """The command line that asks for this, with `changes` to its fields."""
         asked = replace(self, **changes)  # type: ignore[arg-type]  # field names and types
         default = Request(model=asked.model)
-        words = ["bnvit-study", "run", "--model", asked.model, "--trials", str(asked.trials)]
-        for name in _PLAIN_OPTIONS:
+        if self.plan is not None:
+            default = replace(default, epochs=PLANNED_EPOCHS)
+        words = asked._what_to_train(default.space)
+        for name in asked._own_options():
             value = getattr(asked, name)
             if value != getattr(default, name):
                 words += [f"--{name.replace('_', '-')}", str(value)]
-        for name in ("lr", "batch_size"):
-            low, high = getattr(asked.space, name)
-            if (low, high) != getattr(default.space, name):
-                words += [f"--{name.replace('_', '-')}", f"{low}:{high}"]
-        for name, value in (non_default(asked.switches) if asked.switches else {}).items():
-            words += ["--set", f"{name}={value}"]
+        if asked.plan is None or asked.plan.source is None:
+            for name, value in (non_default(asked.switches) if asked.switches else {}).items():
+                words += ["--set", f"{name}={value}"]
         words += asked.places()
-        words += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(asked, name)]
+        words += [f"--{name.replace('_', '-')}" for name in asked._flags()]
         return shlex.join(words)
+
+    def _flags(self) -> Iterator[str]:
+        is_inherited = self.plan is not None and self.plan.source
+        for name in _FLAGS:
+            if getattr(self, name) and not (is_inherited and name != "fresh"):
+                yield name
+
+    def _own_options(self) -> Iterator[str]:
+        """Of the plain options those that do not follow from what is planned."""
+        follow: set[str] = set()
+        if self.plan is not None:
+            follow |= _SEARCHING
+            follow |= _INHERITED if self.plan.source is not None else set()
+            follow |= {"study"} if self.plan.models else set()
+        return (name for name in _PLAIN_OPTIONS if name not in follow)
+
+    def _what_to_train(self, default: SearchSpace) -> list[str]:
+        """The command and the options that say which values to train with, and how often."""
+        if self.plan is not None:
+            return self.plan.words(self.model)
+        words = ["bnvit-study", "run", "--model", self.model, "--trials", str(self.trials)]
+        for name in ("lr", "batch_size"):
+            low, high = getattr(self.space, name)
+            if (low, high) != getattr(default, name):
+                words += [f"--{name.replace('_', '-')}", f"{low}:{high}"]
+        return words
 
     def places(self) -> list[str]:
         """The options that said where the store and MLflow are; a password is left out."""

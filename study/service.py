@@ -1,6 +1,6 @@
 """Open a study to work on it, look after its slots meanwhile, and tidy up at its end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -8,8 +8,8 @@ from functools import partial
 import optuna
 import torch
 
-from objectives.data import load_search_data
-from objectives.datasets import dataset
+from objectives.data import SearchData, load_search_data
+from objectives.datasets import dataset, validation_count
 from objectives.execution import has_bf16_units
 from study import data_dir, slots
 from study.creation import create_or_resume, identify
@@ -55,8 +55,7 @@ class Session:
 
     def fill(self, trials: int | None = None) -> None:
         """Make slots towards the study's total, which `trials` sets."""
-        starts = partial(self.identity.space.starts, self.identity.seed)
-        slots.fill(self.store, self.study, starts, trials)
+        slots.fill(self.store, self.study, self.identity.slot_values, trials)
 
     def tend(self, spool: Spool | None, take_over: bool = True) -> bool:
         """Replace failed trials, give up those that kill their workers; whether all have ended.
@@ -107,35 +106,83 @@ class Session:
 def open_session(
     request: Request, settings: Settings, say: Callable[[str], None]
 ) -> Iterator[Session]:
-    """Check everything, then open the store and create or resume the study.
+    """As `open_sessions`, of one study."""
+    with open_sessions([request], settings, say) as (session,):
+        yield session
 
-    Nothing is created before all input has been found good. `say` is told what takes time.
+
+@contextmanager
+def open_sessions(
+    requests: Sequence[Request], settings: Settings, say: Callable[[str], None]
+) -> Iterator[list[Session]]:
+    """Check everything, then open the store and create or resume the studies.
+
+    Nothing is created before all input has been found good. `say` is told what takes time. The
+    requests are of one data set and one device.
     """
-    request.check()
+    for request in requests:
+        request.check()
     settings.check()
     probe_addresses(settings)
     check_checkpoints(settings)
-    device = device_of(request.device)
+    device = device_of(requests[0].device)
     data_dir.prepare(settings.data_dir)
-    source = dataset(request.dataset, settings.data_dir, request.data_options)
-    say(f"data:    {request.dataset}")
-    data = load_search_data(source).limited(request.train_images)
-    identity = identify(request, data)
-    shares = _shares(request, device)
-    decide = partial(decided, identity, data.shape, request.compile, request.trials, shares)
-    del data  # workers read their own
+    say(f"data:    {requests[0].dataset}")
+    identified = _identified(requests, settings, device)
     with open_store(settings) as store:
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
-        with store.locked(CREATE_LOCK):
-            study, is_new = create_or_resume(store, identity, request, decide)
-            runs = _open_runs(store, study, identity, settings)
-            set_stopped(study, False)
-        for line in _notes(request, device):
+        for line in _notes(requests[0], device):
             say(f"note:    {line}")
-        session = Session(store, study, identity, request, settings, device, runs, is_new)
-        session.fill(request.trials)
-        yield session
+        sessions = [_opened(store, settings, device, *one) for one in identified]
+        for session in sessions:
+            session.fill(session.request.trials)
+        yield sessions
+
+
+_Decide = Callable[[], str]
+
+
+def _identified(
+    requests: Sequence[Request], settings: Settings, device: torch.device
+) -> list[tuple[Request, StudyIdentity, _Decide]]:
+    """What each study is to be, on data that are read once; workers read their own."""
+    first = requests[0]
+    source = dataset(first.dataset, settings.data_dir, first.data_options)
+    data = _limited(load_search_data(source, first.is_joined), first)
+    found: list[tuple[Request, StudyIdentity, _Decide]] = []
+    for request in requests:
+        identity = identify(request, data)
+        shares = _shares(request, device)
+        decide = partial(decided, identity, data.shape, request.compile, request.trials, shares)
+        found.append((request, identity, decide))
+    return found
+
+
+def _limited(data: SearchData, request: Request) -> SearchData:
+    """The images asked for; raises InputError where there are not so many.
+
+    A number of training images is one of the train split, to which validation images are added.
+    """
+    if request.train_images is None or not request.is_joined:
+        return data.limited(request.train_images)
+    return data.limited(request.train_images + validation_count(len(data.train)))
+
+
+def _opened(
+    store: Store,
+    settings: Settings,
+    device: torch.device,
+    request: Request,
+    identity: StudyIdentity,
+    decide: _Decide,
+) -> Session:
+    """The study, created or found, with its place in MLflow."""
+    with store.locked(CREATE_LOCK):
+        study, is_new = create_or_resume(store, identity, request, decide)
+        runs = _open_runs(store, study, identity, settings)
+        set_stopped(study, False)
+    return Session(store, study, identity, request, settings, device, runs, is_new)
 
 
 def _shares(request: Request, device: torch.device) -> int:

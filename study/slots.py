@@ -7,25 +7,26 @@ Optuna's tables directly: its own calls cannot be made conditional on ours.
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from sqlalchemy import Connection, TextClause, func, select, text
 
-from objectives.search_space import START_POINTS
 from study import leases
 from study.leases import Claim
+from study.plan import Held, Values
 from study.schema import attribute_told, system_attributes, trials
 from study.schema import leases as lease
 from study.storage import Store
 
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
+FIXED_PARAMS = "fixed_params"  # Optuna's attribute: values that its suggest_… will answer
 STOP_KEY = "bnvit:stop"  # attribute of a study: workers finish their trials and leave
 MOST_WAITING = 100  # slots made ahead: each look at a study reads all its open trials
 REFILL_EVERY = 25  # claims: so that many workers do not all find none, and wait for who makes them
 
-Starts = Callable[[], list[dict[str, Any]]]
+SlotValues = Callable[[range, Held], list[Values]]
+"""Values for new slots of these numbers; an empty one is left to the sampler."""
 
 _UTC_NOW = func.timezone("UTC", func.now())  # as Optuna stores times
 _FILL_LOCK = 7_231_100_000  # plus the study's id in Optuna
@@ -77,13 +78,13 @@ _CLAIM_HOPELESS = _claiming(
 )
 
 
-def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = None) -> int:
+def fill(store: Store, study: optuna.Study, values: SlotValues, total: int | None = None) -> int:
     """Make slots towards waiting + running + finished = the study's total; failed do not count.
 
     At most MOST_WAITING wait at a time; the rest is made when those are claimed. `total` sets
-    the total; without it the one set last holds. The first slots carry the values that `starts`
-    gives; the others are left to the sampler. Surplus slots that nobody has claimed are withdrawn
-    (they end as failed trials, without a run). Returns the number of slots made.
+    the total; without it the one set last holds. New slots carry the `values` given for them.
+    Surplus slots that nobody has claimed are withdrawn (they end as failed trials, without a
+    run). Returns the number of slots made.
     """
     if total is not None:
         study.set_user_attr(TOTAL_KEY, total)
@@ -95,7 +96,7 @@ def fill(store: Store, study: optuna.Study, starts: Starts, total: int | None = 
             _withdraw(connection, study, min(counted - wanted, waiting))
             return 0
         missing = min(wanted - counted, MOST_WAITING - waiting)
-        _make(connection, study, range(made, made + max(missing, 0)), starts)
+        _make(connection, study, range(made, made + max(missing, 0)), values)
         return max(missing, 0)
 
 
@@ -175,10 +176,10 @@ def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def _make(connection: Connection, study: optuna.Study, numbers: range, starts: Starts) -> None:
+def _make(connection: Connection, study: optuna.Study, numbers: range, values: SlotValues) -> None:
     if not numbers:
         return
-    values = starts() if numbers[0] < START_POINTS else []
+    given = values(numbers, lambda: _held(connection, study))
     rows = [
         {"study_id": study._study_id, "number": number, "state": TrialState.WAITING}
         for number in numbers
@@ -189,12 +190,23 @@ def _make(connection: Connection, study: optuna.Study, numbers: range, starts: S
     fixed = [
         {
             "trial_id": trial_id,
-            "key": "fixed_params",
-            "value_json": json.dumps(values[number] if number < len(values) else {}),
+            "key": FIXED_PARAMS,
+            "value_json": json.dumps(given[number - numbers.start]),
         }
         for trial_id, number in made
     ]
     connection.execute(system_attributes.insert(), fixed)
+
+
+def _held(connection: Connection, study: optuna.Study) -> list[Values]:
+    """The values that slots carry which have not failed."""
+    query = (
+        select(system_attributes.c.value_json)
+        .join(trials, trials.c.trial_id == system_attributes.c.trial_id)
+        .where(trials.c.study_id == study._study_id, trials.c.state != TrialState.FAIL)
+        .where(system_attributes.c.key == FIXED_PARAMS)
+    )
+    return [json.loads(held) for held in connection.scalars(query)]
 
 
 def _withdraw(connection: Connection, study: optuna.Study, surplus: int) -> None:

@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.search_space import START_POINTS
 from study.job import Job
 from study.samplers import sampler
+from study.slots import FIXED_PARAMS
 
-FIXED_PARAMS = "fixed_params"  # Optuna's attribute: values that its suggest_… will answer
 VISIBLE = "visible_trials"  # attribute of a trial: those that its suggestion was inferred from
-SUGGESTED_BY = "suggested_by"  # attribute of a trial: start, a sampler, or random
+SUGGESTED_BY = "suggested_by"  # attribute of a trial: start, plan, a sampler, or random
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,16 @@ def suggest(job: Job, trial_id: int) -> dict[str, float | int]:
     trial = job.storage.get_trial(trial_id)
     if not trial.params and not trial.system_attrs.get(FIXED_PARAMS):
         _propose(job, trial, job.storage.picture.memorable())
-    elif SUGGESTED_BY not in trial.user_attrs and trial.number < START_POINTS:
-        job.storage.set_trial_user_attr(trial_id, SUGGESTED_BY, "start")
+    elif SUGGESTED_BY not in trial.user_attrs and (given_by := _given_by(job, trial)):
+        job.storage.set_trial_user_attr(trial_id, SUGGESTED_BY, given_by)
     return job.identity.space.suggest(optuna.trial.Trial(job.study, trial_id))
+
+
+def _given_by(job: Job, trial: FrozenTrial) -> str:
+    """Who gave a slot its values; empty for those that people enqueued."""
+    if job.identity.is_planned:
+        return "plan"
+    return "start" if trial.number < START_POINTS else ""
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -1,5 +1,8 @@
 """What was done in a study, in words."""
 
+from collections import Counter
+from statistics import mean, stdev
+
 from objectives.outcome import Outcome
 from study.overview import Overview, TrialRow
 from study.words import counted
@@ -22,11 +25,36 @@ def summary(seen: Overview) -> list[str]:
     total = len(seen.counted)
     lines = [
         f"{counted(total, 'trial')}: {', '.join(counts)}",
+    ]
+    return lines + (_planned(seen) if seen.identity.is_planned else _searched(seen, total))
+
+
+def _searched(seen: Overview, total: int) -> list[str]:
+    lines = [
         f"{seen.epochs_trained:.1f} epochs' worth of images trained; "
         f"{seen.model_based} of {total} trials model-based ({seen.identity.sampler})",
     ]
     lines.append(_best_line(seen.best, seen) if seen.best else "no trial was trained to its end")
     return lines
+
+
+def _planned(seen: Overview) -> list[str]:
+    """Test accuracy by configuration, over its seeds."""
+    lines = []
+    for lr, batch_size in seen.identity.configurations:
+        rows = [row for row in seen.ended if (row.lr, row.batch_size) == (lr, batch_size)]
+        tested = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+        lost = Counter(row.outcome for row in rows if row.test_accuracy is None)
+        told = [_mean(tested)] if tested else []
+        told += [f"{number} {outcome}" for outcome, number in lost.items()]
+        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(told) or 'nothing yet'}")
+    return lines
+
+
+def _mean(accuracies: list[float]) -> str:
+    seeds = counted(len(accuracies), "seed")
+    spread = f" ± {stdev(accuracies):.2%}" if len(accuracies) > 1 else ""
+    return f"test accuracy {mean(accuracies):.2%}{spread} ({seeds}, standard deviation)"
 
 
 def _best_line(best: TrialRow, seen: Overview) -> str:

@@ -9,16 +9,18 @@ from rich.text import Text
 from objectives.outcome import Outcome
 from study.overview import Overview, TrialRow
 
-_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+_Columns = tuple[tuple[str, Literal["left", "right"]], ...]
+
+_COLUMNS: _Columns = (
     ("trial", "right"),
     ("outcome", "left"),
     ("val. accuracy", "right"),
     ("lr", "right"),
     ("batch", "right"),
     ("epochs", "right"),
-    ("suggested by", "left"),
-    ("time", "right"),
 )
+_SEARCHED: _Columns = (("suggested by", "left"), ("time", "right"))
+_PLANNED: _Columns = (("seed", "right"), ("test accuracy", "right"), ("time", "right"))
 _STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",
@@ -50,13 +52,16 @@ def studies_table(studies: list[Overview]) -> Table:
 def trials_table(seen: Overview, latest: int | None = None) -> Table:
     """The trials of a study that have begun, or only the `latest` of them."""
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for heading, justify in _COLUMNS:
+    is_planned = seen.identity.is_planned
+    for heading, justify in _COLUMNS + (_PLANNED if is_planned else _SEARCHED):
         table.add_column(heading, justify=justify, no_wrap=True)
-    best = seen.best
+    best = None if is_planned else seen.best
     begun = [row for row in seen.trials if row.started is not None]
     for row in begun if latest is None else begun[-latest:]:
         style = "bold green" if best is not None and row.number == best.number else ""
-        table.add_row(*_cells(row, seen.identity.train_images), style=style)
+        own = _planned_cells(row) if is_planned else [row.suggested_by or ""]
+        cells = [*_cells(row, seen.identity.train_images), *own, _took(row)]
+        table.add_row(*cells, style=style)
     return table
 
 
@@ -68,12 +73,18 @@ def plain_table(*left_headings: str) -> Table:
     return table
 
 
+def _took(row: TrialRow) -> str:
+    if row.started is None or row.finished is None:
+        return ""
+    return str(timedelta(seconds=round((row.finished - row.started).total_seconds())))
+
+
+def _planned_cells(row: TrialRow) -> list[str]:
+    test = f"{row.test_accuracy:.2%}" if row.test_accuracy is not None else ""
+    return ["" if row.seed is None else str(row.seed), test]
+
+
 def _cells(row: TrialRow, train_images: int) -> list[str | Text]:
-    took = (
-        str(timedelta(seconds=round((row.finished - row.started).total_seconds())))
-        if row.started and row.finished
-        else ""
-    )
     return [
         str(row.number),
         Text(row.outcome, style=_STYLES.get(row.outcome, "")),
@@ -81,6 +92,4 @@ def _cells(row: TrialRow, train_images: int) -> list[str | Text]:
         f"{row.lr:.2e}" if row.lr is not None else "",
         str(row.batch_size) if row.batch_size is not None else "",
         f"{row.images_seen / train_images:.3g}" if row.images_seen else "",
-        row.suggested_by or "",
-        took,
     ]

@@ -5,7 +5,6 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -93,7 +92,7 @@ def _train(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
 
 
 def _claim(docket: Docket, hands: Hands) -> tuple[Job, Claim] | None:
-    """The next trial of the oldest study that has one; makes slots where all are taken."""
+    """The next trial of the first study that has one; makes slots where all are taken."""
     for job in hands.patience(docket.jobs):
         for _ in range(2):
             claim = hands.patience(lambda job=job: _claim_of(job, hands))  # type: ignore[misc]
@@ -112,9 +111,8 @@ def _claim_of(job: Job, hands: Hands) -> Claim | None:
 
 def _refill(job: Job) -> int:
     """Make the slots that are missing, as for trials that failed; returns how many."""
-    starts = partial(job.identity.space.starts, job.identity.seed)
     try:
-        return slots.fill(job.store, job.study, starts)
+        return slots.fill(job.store, job.study, job.identity.slot_values)
     except KeyError:  # the study was deleted; soon the docket knows
         return 0
 

@@ -128,7 +128,7 @@ def _compare_with_undisturbed(
 def _undisturbed(
     identity: StudyIdentity, data: SearchData, params: dict[str, Any], rungs: int
 ) -> dict[int, float]:
-    config = identity.config(params["lr"], params["batch_size"])
+    config = identity.config(params)
     curve: dict[int, float] = {}
     for event in train(start(config, data, torch.device("cpu"))):
         if isinstance(event, RungMetrics):

@@ -64,7 +64,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(subset: SearchData) -
 
 
 def test_a_wild_but_finite_run_is_not_called_diverged(subset: SearchData) -> None:
-    run = new_run(subset, lr=10.0)
+    run = new_run(subset, lr=3.0)
     events = list(train(run))
     assert all(isinstance(event, RungMetrics) for event in events)
     assert max(float(weight.detach().abs().max()) for weight in run.model.parameters()) > 10.0

@@ -71,6 +71,11 @@ def study(store: Store) -> optuna.Study:
     return optuna.create_study(study_name=str(uuid4()), storage=store.storage)
 
 
+def blank(numbers: range, _: object) -> list[dict[str, Any]]:
+    """Slots whose values are left to the sampler."""
+    return [{} for _ in numbers]
+
+
 def lease_of(store: Store, claim: Claim) -> dict[str, Any]:
     """The row of the claim's trial in the table of leases."""
     with store.engine.connect() as connection:

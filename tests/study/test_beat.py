@@ -15,7 +15,7 @@ from study.leases import Claim
 from study.schema import workers
 from study.storage import Store
 from tests.integration.processes import until
-from tests.study.conftest import lease_of
+from tests.study.conftest import blank, lease_of
 
 WORKER = Worker("me", "node", 1, "cpu", {}, 0.0)
 LEASE_S = 0.6
@@ -28,7 +28,7 @@ def quick(store: Store) -> Store:
 
 @pytest.fixture
 def claim(quick: Store, study: optuna.Study) -> Claim:
-    slots.fill(quick, study, list, 1)
+    slots.fill(quick, study, blank, 1)
     made = slots.claim(quick, study, WORKER.name)
     assert made is not None
     return made

@@ -24,6 +24,7 @@ from study.storage import Store
 from study.studies import MLFLOW_KEY, VERSIONS_KEY, find_study, set_stopped
 from tests.conftest import CPU, FIXTURES
 from tests.integration.servers import MlflowServer
+from tests.study.conftest import blank
 
 Search = Callable[..., Session]
 
@@ -155,7 +156,7 @@ def test_a_trial_that_runs_is_served_also_beyond_a_lowered_total(
     study = find_study(store, waiting)
     held = slots.claim(store, study, "w")
     assert held is not None
-    slots.fill(store, study, list, total=0)
+    slots.fill(store, study, blank, total=0)
     assert slots.remaining(store, study) == 1
     named = docket(store, settings, waiting)
     assert named.jobs()

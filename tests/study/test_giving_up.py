@@ -7,13 +7,13 @@ from optuna.trial import TrialState
 from study import giving_up, leases, slots
 from study.leases import Claim
 from study.storage import Store
-from tests.study.conftest import end_lease
+from tests.study.conftest import blank, end_lease
 
 
 @pytest.fixture
 def held(store: Store, study: optuna.Study) -> Claim:
     """A claim on the only trial of a study."""
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     found = slots.claim(store, study, "first")
     assert found is not None
     return found

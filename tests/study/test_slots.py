@@ -18,7 +18,7 @@ from study.schema import leases as lease_table
 from study.schema import prepare, versions
 from study.storage import Store
 from study.studies import set_stopped
-from tests.study.conftest import cut_off_where, end_lease, lease_of
+from tests.study.conftest import blank, cut_off_where, end_lease, lease_of
 
 GONE = 1e-6  # seconds: a lease that has run out when the next statement looks
 
@@ -34,9 +34,9 @@ def claimed(store: Store, study: optuna.Study, worker: str) -> Claim:
 
 
 def test_slots_are_made_once_with_their_start_values(store: Store, study: optuna.Study) -> None:
-    starts = [{"lr": 0.1}, {"lr": 0.2}]
-    assert slots.fill(store, study, lambda: starts, 3) == 3
-    assert slots.fill(store, study, lambda: starts, 3) == 0
+    starts = [{"lr": 0.1}, {"lr": 0.2}, {}]
+    assert slots.fill(store, study, lambda numbers, _: [starts[n] for n in numbers], 3) == 3
+    assert slots.fill(store, study, lambda numbers, _: [starts[n] for n in numbers], 3) == 0
     trials = study.get_trials()
     assert states(study) == ["WAITING"] * 3
     fixed = [trial.system_attrs["fixed_params"] for trial in trials]
@@ -45,7 +45,7 @@ def test_slots_are_made_once_with_their_start_values(store: Store, study: optuna
 
 def test_many_fillers_make_exactly_the_slots_asked_for(store: Store, study: optuna.Study) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: slots.fill(store, study, list, 20), range(4)))
+        list(pool.map(lambda _: slots.fill(store, study, blank, 20), range(4)))
     assert len(study.get_trials()) == 20
     assert [trial.number for trial in study.get_trials()] == list(range(20))
 
@@ -56,9 +56,9 @@ def test_a_filler_whose_connection_is_cut_in_its_middle_has_made_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(slots, "_make", lambda connection, *_: _cut(store, connection))
         with pytest.raises(sqlalchemy.exc.OperationalError):
-            slots.fill(store, study, list, 3)
+            slots.fill(store, study, blank, 3)
     assert states(study) == []
-    slots.fill(store, study, list, 3)
+    slots.fill(store, study, blank, 3)
     assert states(study) == ["WAITING"] * 3
 
 
@@ -73,15 +73,15 @@ def _cut(store: Store, connection: sqlalchemy.Connection) -> None:
 def test_a_large_study_makes_its_slots_as_they_are_claimed(
     store: Store, study: optuna.Study
 ) -> None:
-    assert slots.fill(store, study, list, 1000) == slots.MOST_WAITING
+    assert slots.fill(store, study, blank, 1000) == slots.MOST_WAITING
     for worker in "abc":
         claimed(store, study, worker)
-    assert slots.fill(store, study, list) == 3
+    assert slots.fill(store, study, blank) == 3
     assert slots.remaining(store, study) == 1000
 
 
 def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 12)
+    slots.fill(store, study, blank, 12)
     claims: list[Claim] = []
     lock = threading.Lock()
 
@@ -100,7 +100,7 @@ def test_each_slot_is_claimed_once_and_in_order(store: Store, study: optuna.Stud
 
 
 def test_a_live_lease_keeps_others_away(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claimed(store, study, "a")
     assert slots.claim(store, study, "b") is None
 
@@ -108,7 +108,7 @@ def test_a_live_lease_keeps_others_away(store: Store, study: optuna.Study) -> No
 def test_a_claim_that_dies_in_its_middle_leaves_the_slot_as_it_was(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     row = (
         "INSERT INTO bnvit.lease (trial_id, attempt, crashes, worker, expires_at, images_seen) "
         "SELECT trial_id, 1, 0, 'b', now(), 0 FROM trials "
@@ -121,7 +121,7 @@ def test_a_claim_that_dies_in_its_middle_leaves_the_slot_as_it_was(
 
 
 def test_of_a_stopped_study_nothing_is_claimed(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 2)
+    slots.fill(store, study, blank, 2)
     end_lease(store, claimed(store, study, "a"))
     set_stopped(study, True)
     assert slots.claim(store, study, "a") is None
@@ -133,7 +133,7 @@ def test_of_a_stopped_study_nothing_is_claimed(store: Store, study: optuna.Study
 def test_an_expired_lease_is_taken_over_and_its_holder_knows(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     first = claimed(store, study, "a")
     started = study.get_trials()[0].datetime_start
     assert slots.claim(store, study, "b") is None
@@ -150,7 +150,7 @@ def test_an_expired_lease_is_taken_over_and_its_holder_knows(
 
 
 def test_one_who_was_cut_off_itself_takes_nothing_over(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 2)
+    slots.fill(store, study, blank, 2)
     end_lease(store, claimed(store, study, "a"))
     waiting = slots.claim(store, study, "b", take_over=False)
     assert waiting is not None
@@ -162,7 +162,7 @@ def test_one_who_was_cut_off_itself_takes_nothing_over(store: Store, study: optu
 def test_a_claim_whose_answer_was_lost_is_found_again_and_no_crash(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 2)
+    slots.fill(store, study, blank, 2)
     first = claimed(store, study, "a")  # of which "a" has not heard
     again = slots.claim(store, study, "a", take_over=False)
     assert again is not None
@@ -173,7 +173,7 @@ def test_a_claim_whose_answer_was_lost_is_found_again_and_no_crash(
 def test_a_server_that_has_just_started_gives_nobodys_trial_away(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     end_lease(store, claimed(store, study, "a"))
     year_s = 365.0 * 24 * 3600
     assert slots.claim(replace(store, lease_s=year_s), study, "b") is None
@@ -183,7 +183,7 @@ def test_a_server_that_has_just_started_gives_nobodys_trial_away(
 def test_a_trial_that_is_held_for_a_write_cannot_be_taken_over(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     end_lease(store, claim)
     with leases.held(store, claim):
@@ -194,7 +194,7 @@ def test_a_trial_that_is_held_for_a_write_cannot_be_taken_over(
 def test_a_lease_that_ran_out_unnoticed_is_simply_extended(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     end_lease(store, claim)
     assert leases.extend(store, claim, 5, 0)
@@ -202,7 +202,7 @@ def test_a_lease_that_ran_out_unnoticed_is_simply_extended(
 
 
 def test_leases_of_a_worker_known_to_be_dead_end_at_once(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 2)
+    slots.fill(store, study, blank, 2)
     lost, kept = claimed(store, study, "dead"), claimed(store, study, "alive")
     leases.abandon(store, "dead")
     assert claimed(store, study, "b").trial_id == lost.trial_id
@@ -213,7 +213,7 @@ def test_leases_of_a_worker_known_to_be_dead_end_at_once(store: Store, study: op
 def test_a_trial_that_kills_three_workers_in_a_row_is_hopeless(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     for crashes in (1, 2):
         end_lease(store, claim)
@@ -229,7 +229,7 @@ def test_a_trial_that_kills_three_workers_in_a_row_is_hopeless(
 def test_progress_between_crashes_shows_that_a_trial_is_not_to_blame(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     for images_saved in (100, 200, 300, 400):
         assert leases.extend(store, claim, images_saved + 10, images_saved)
@@ -244,7 +244,7 @@ def test_progress_between_crashes_shows_that_a_trial_is_not_to_blame(
 def test_a_released_trial_waits_with_its_parameters_and_rungs(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     study.get_trials()
     trial = optuna.trial.Trial(study, claim.trial_id)
@@ -262,7 +262,7 @@ def test_a_released_trial_waits_with_its_parameters_and_rungs(
 
 
 def test_a_finished_trial_is_never_claimed(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     study.tell(0, 1.0)
     end_lease(store, claim)
@@ -270,7 +270,7 @@ def test_a_finished_trial_is_never_claimed(store: Store, study: optuna.Study) ->
 
 
 def test_the_lease_tells_the_progress(store: Store, study: optuna.Study) -> None:
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     claim = claimed(store, study, "a")
     leases.extend(store, claim, 77, 50)
     leases.extend(store, claim, 20, 10)  # an attempt that had to start afresh
@@ -281,12 +281,12 @@ def test_the_lease_tells_the_progress(store: Store, study: optuna.Study) -> None
 def test_a_failed_trial_is_replaced_and_a_surplus_withdrawn(
     store: Store, study: optuna.Study
 ) -> None:
-    slots.fill(store, study, list, 3)
+    slots.fill(store, study, blank, 3)
     claimed(store, study, "a")
     study.tell(0, state=TrialState.FAIL)
-    slots.fill(store, study, list)  # the total set last
+    slots.fill(store, study, blank)  # the total set last
     assert states(study) == ["FAIL", "WAITING", "WAITING", "WAITING"]
-    slots.fill(store, study, list, 1)
+    slots.fill(store, study, blank, 1)
     assert states(study) == ["FAIL", "WAITING", "FAIL", "FAIL"]
     withdrawn = study.get_trials()[2]
     assert withdrawn.user_attrs == {"outcome": "withdrawn"}

@@ -1,0 +1,206 @@
+"""The commands for experiments: given values, several seeds. Parse, call, print – nothing else."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from study.cli_options import (
+    CheckpointsOption,
+    CompileOption,
+    ConvertOption,
+    DatasetOption,
+    DeviceOption,
+    FreshOption,
+    ImageSizeOption,
+    JsonOption,
+    MlflowOption,
+    NewHeadOption,
+    PrecisionOption,
+    SkipBrokenOption,
+    StorageOption,
+    SwitchesOption,
+    TrainImagesOption,
+    WeightsOption,
+    WorkersOption,
+    WorkersPerGpuOption,
+    settings_from,
+)
+
+if TYPE_CHECKING:
+    from study.plan import Plan
+    from study.request import Request
+    from study.settings import Settings
+
+_EpochsOption = Annotated[int, typer.Option("--epochs", help="Epochs of each run.")]
+_FirstSeedOption = Annotated[
+    int, typer.Option("--seed", help="The first seed; a search trains with 0.")
+]
+
+
+def experiment_commands(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command, example in (
+        (fit, "fit mnist-vitbn --on train+val --seeds 10"),
+        (sweep, "sweep --models vit,vitbnffn,vitbn --lr 0.0005,0.005,0.01 --seeds 3"),
+    ):
+        app.command(epilog=f"Example: bnvit-study {example}")(command)
+
+
+def fit(
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="train|train+val",
+            help="Train on the train split, with validation at each epoch, or on all that is no "
+            "test image.",
+        ),
+    ],
+    search: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="A search that has ended: its best values."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Instead of STUDY: a model.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Its learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Its batch size.")] = None,
+    epochs: _EpochsOption = 30,
+    seeds: Annotated[int, typer.Option(help="Runs in all, each with a seed of its own.")] = 10,
+    seed: _FirstSeedOption = 1,
+    dataset: DatasetOption = "mnist",
+    switches: SwitchesOption = None,
+    train_images: TrainImagesOption = None,
+    image_size: ImageSizeOption = None,
+    skip_broken: SkipBrokenOption = False,
+    weights: WeightsOption = None,
+    convert: ConvertOption = False,
+    new_head: NewHeadOption = False,
+    precision: PrecisionOption = "float32",
+    compile_: CompileOption = "auto",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    workers_per_gpu: WorkersPerGpuOption = 1,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the fit. Default: that of the search, and -fit.")
+    ] = None,
+    fresh: FreshOption = False,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+    checkpoints: CheckpointsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one configuration at full length with several seeds; test images are read at the end.
+
+    More seeds are added by the same command with a larger number.
+    """
+    from models.errors import InputError
+    from study.conduct import conducted
+    from study.experiment_requests import parse_split, planned
+    from study.model_options import switches_of
+    from study.plan import Plan
+    from study.request import Request, parse_workers
+
+    settings = settings_from(storage, mlflow, checkpoints)
+    given = {"--model": model, "--lr": lr, "--batch-size": batch_size}
+    if search is not None and (named := [name for name, value in given.items() if value]):
+        raise InputError(f"the values come from '{search}'; leave out {', '.join(named)}")
+    if search is None and (missing := [name for name, value in given.items() if value is None]):
+        raise InputError(f"fit needs a STUDY, or a model and its values: {', '.join(missing)}")
+    request = Request(
+        model=model or "vit",
+        switches=switches_of(model, switches) if model else None,
+        dataset=dataset,
+        epochs=epochs,
+        seed=seed,
+        train_images=train_images,
+        image_size=image_size,
+        skip_broken=skip_broken,
+        weights=weights,
+        convert=convert,
+        new_head=new_head,
+        precision=precision,  # type: ignore[arg-type]  # checked by Request.check
+        compile=compile_,  # type: ignore[arg-type]
+        device=device,
+        workers=parse_workers(workers),
+        workers_per_gpu=workers_per_gpu,
+        study=study,
+        fresh=fresh,
+        storage=storage,
+        mlflow=mlflow,
+        checkpoints=checkpoints,
+    )
+    plan = Plan("fit", ((lr or 0.0, batch_size or 0),), seeds, parse_split(on))
+    asked = planned(request, plan) if search is None else _best_of(search, request, plan, settings)
+    conducted([asked], settings, as_json)
+
+
+def _best_of(search: str, request: "Request", plan: "Plan", settings: "Settings") -> "Request":
+    from study.experiment_requests import fit_of_study
+    from study.storage import open_store
+    from study.studies import show_study
+
+    with open_store(settings) as store:
+        return fit_of_study(show_study(store, search), request, plan)
+
+
+def sweep(
+    models: Annotated[str, typer.Option(metavar="NAME,…", help="Models, a study each.")],
+    lr: Annotated[str, typer.Option(metavar="LR,…", help="Learning rates.")] = "0.0005,0.005,0.01",
+    batch_size: Annotated[str, typer.Option(metavar="N,…", help="Batch sizes.")] = "100",
+    epochs: _EpochsOption = 30,
+    seeds: Annotated[int, typer.Option(help="Runs of each configuration.")] = 3,
+    seed: _FirstSeedOption = 1,
+    on: Annotated[
+        str, typer.Option(metavar="train|train+val", help="What is trained on.")
+    ] = "train",
+    dataset: DatasetOption = "mnist",
+    switches: SwitchesOption = None,
+    train_images: TrainImagesOption = None,
+    image_size: ImageSizeOption = None,
+    skip_broken: SkipBrokenOption = False,
+    precision: PrecisionOption = "float32",
+    compile_: CompileOption = "auto",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    workers_per_gpu: WorkersPerGpuOption = 1,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            help="Study name; of several models the beginning of each. Default: the data."
+        ),
+    ] = None,
+    fresh: FreshOption = False,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+    checkpoints: CheckpointsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every learning rate with every batch size and seed, for each model: a grid."""
+    from study.conduct import conducted
+    from study.experiment_requests import parse_grid, parse_names, parse_split, sweep_of
+    from study.model_options import switches_of
+    from study.plan import Plan
+    from study.request import Request, parse_workers
+
+    names = parse_names(models)
+    request = Request(
+        model=names[0],
+        switches=switches_of(names[0], switches),
+        dataset=dataset,
+        epochs=epochs,
+        seed=seed,
+        train_images=train_images,
+        image_size=image_size,
+        skip_broken=skip_broken,
+        precision=precision,  # type: ignore[arg-type]  # checked by Request.check
+        compile=compile_,  # type: ignore[arg-type]
+        device=device,
+        workers=parse_workers(workers),
+        workers_per_gpu=workers_per_gpu,
+        study=study,
+        fresh=fresh,
+        storage=storage,
+        mlflow=mlflow,
+        checkpoints=checkpoints,
+    )
+    plan = Plan("sweep", parse_grid(lr, batch_size), seeds, parse_split(on))
+    requests = sweep_of(request, names, plan)
+    conducted(requests, settings_from(storage, mlflow, checkpoints), as_json)

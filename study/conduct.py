@@ -1,0 +1,73 @@
+"""What `run`, `fit` and `sweep` do: have studies trained to their end, and tell about it."""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NoReturn
+
+import typer
+
+from study import progress
+from study.briefing import next_steps, opening
+from study.cli_options import console_on, print_line
+from study.coordinator import coordinate
+from study.crew import berths
+from study.layout_choice import local_workers
+from study.overview import Overview
+from study.patience import Patience
+from study.request import Request
+from study.service import Session, open_sessions
+from study.settings import Settings
+from study.stop import stop_on_signals
+from study.studies import is_stopped
+from study.summary import summary
+from study.tables import trials_table
+
+
+def conducted(requests: Sequence[Request], settings: Settings, as_json: bool) -> NoReturn:
+    """Train what is asked for and end the program with the right exit code."""
+    try:
+        code = conduct(requests, settings, as_json)
+    except KeyboardInterrupt:  # of which Typer would make an exit without a word
+        raise typer.Abort from None
+    raise typer.Exit(code)
+
+
+def conduct(requests: Sequence[Request], settings: Settings, as_json: bool) -> int:
+    """Have the studies trained together, to their end or until a stop; returns the exit code."""
+    console, notes = console_on(), console_on(stderr=as_json)
+    with ExitStack() as stack:
+        sessions = stack.enter_context(
+            open_sessions(requests, settings, lambda line: print_line(notes, line))
+        )
+        workers = local_workers(sessions[0], lambda line: print_line(notes, line))
+        stop = stack.enter_context(stop_on_signals())  # until here Ctrl-C ends the process at once
+        places = berths(sessions[0].device, workers, requests[0].workers_per_gpu)
+        for line in opening(sessions, places):
+            print_line(notes, line)
+        patience = Patience(settings.store_patience_s, stop)
+        with progress.shown(sessions, console, patience, quiet=as_json):
+            seen = coordinate(sessions, places, patience)
+        if stop.requested:
+            print_line(notes, "stopping; a trial that was running keeps its place")
+        elif patience(lambda: any(is_stopped(session.study) for session in sessions)):
+            print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
+    if as_json:
+        told = [one.as_dict() for one in seen]
+        print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
+    else:
+        _tell(sessions, seen)
+    return stop.exit_code
+
+
+def _tell(sessions: Sequence[Session], seen: Sequence[Overview]) -> None:
+    console = console_on()
+    for one in seen:
+        if len(seen) > 1:
+            print_line(console, f"{one.study}:")
+        if console.is_terminal:
+            console.print(trials_table(one))
+        for line in summary(one):
+            print_line(console, line)
+    for line in next_steps(sessions, seen):
+        print_line(console, line)

@@ -1,0 +1,105 @@
+"""What `fit` and `sweep` are asked for: from the words of the command line to requests."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from models.errors import InputError
+from models.registry import variant
+from study.overview import Overview
+from study.plan import Configuration, Plan, TrainedOn
+from study.request import Request
+from study.words import counted
+
+
+def planned(request: Request, plan: Plan) -> Request:
+    """`request`, to be trained as planned."""
+    plan.check()
+    return replace(
+        request, plan=plan, trials=plan.runs, space=plan.space, sampler="random", pruner="none"
+    )
+
+
+def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
+    """A fit of the best configuration of a search that has ended.
+
+    Raises InputError where it has not, or has no best.
+    """
+    identity = seen.identity
+    if identity.is_planned:
+        raise InputError(f"'{seen.study}' is a {identity.kind}, no search; fit takes a search")
+    if left := len(seen.counted) - len(seen.ended):
+        raise InputError(
+            f"the study '{seen.study}' has {counted(left, 'trial')} left; let it end first, as "
+            "its best may change"
+        )
+    best = seen.best
+    if best is None or best.lr is None or best.batch_size is None:
+        raise InputError(f"the study '{seen.study}' has no completed trial to take values from")
+    taken = replace(
+        request,
+        model=identity.model,
+        switches=identity.model_switches,
+        dataset=identity.dataset,
+        train_images=identity.train_images,
+        image_size=identity.image_size,
+        skip_broken=identity.skip_broken,
+        weights=identity.weights,
+        convert=identity.convert,
+        new_head=identity.new_head,
+        precision=identity.precision,
+        study=request.study or f"{seen.study}-fit",
+    )
+    configuration = (best.lr, best.batch_size)
+    return planned(taken, replace(plan, configurations=(configuration,), source=seen.study))
+
+
+def sweep_of(request: Request, models: Sequence[str], plan: Plan) -> list[Request]:
+    """The same values with each model, a study each."""
+    if len(set(models)) < len(models):
+        raise InputError("--models names a model twice; name each once")
+    if len(models) == 1:
+        return [planned(replace(request, model=models[0]), plan)]
+    plan = replace(plan, models=tuple(models), prefix=request.study)
+    return [
+        planned(replace(request, model=model, study=_named(request.study, model)), plan)
+        for model in models
+    ]
+
+
+def _named(prefix: str | None, model: str) -> str | None:
+    return None if prefix is None else f"{prefix}-{variant(model).name.replace(':', '-')}"
+
+
+def parse_names(text: str) -> list[str]:
+    """The names in a list with commas; raises InputError where one is empty."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"'{text}' must be names with commas between them")
+    return names
+
+
+def parse_grid(lr: str, batch_size: str) -> tuple[Configuration, ...]:
+    """Each learning rate with each batch size, from lists with commas; raises InputError."""
+    return tuple((rate, size) for rate in _numbers("lr", lr) for size in _sizes(batch_size))
+
+
+def parse_split(text: str) -> TrainedOn:
+    """What is trained on, from the text of --on; raises InputError."""
+    if text not in get_args(TrainedOn):
+        raise InputError(f"--on {text} must be {' or '.join(get_args(TrainedOn))}")
+    return text  # type: ignore[return-value]
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = _numbers("batch-size", text)
+    if not all(size.is_integer() for size in sizes):
+        raise InputError(f"--batch-size {text} must be whole numbers with commas between them")
+    return [int(size) for size in sizes]
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--{name} {text} must be numbers with commas between them") from error
