@@ -144,11 +144,12 @@ class Request:
         default = Request(model=asked.model)
         if self.plan is not None:
             default = replace(default, epochs=PLANNED_EPOCHS)
-        words = asked._what_to_train(default.space)
+        words = asked._what_to_train()
         for name in asked._own_options():
             value = getattr(asked, name)
             if value != getattr(default, name):
                 words += [f"--{name.replace('_', '-')}", str(value)]
+        words += asked._ranges(default.space)
         if asked.plan is None or asked.plan.source is None:
             for name, value in (non_default(asked.switches) if asked.switches else {}).items():
                 words += ["--set", f"{name}={value}"]
@@ -171,16 +172,17 @@ class Request:
             follow |= {"study"} if self.plan.models else set()
         return (name for name in _PLAIN_OPTIONS if name not in follow)
 
-    def _what_to_train(self, default: SearchSpace) -> list[str]:
-        """The command and the options that say which values to train with, and how often."""
+    def _what_to_train(self) -> list[str]:
         if self.plan is not None:
             return self.plan.words(self.model)
-        words = ["bnvit-study", "run", "--model", self.model, "--trials", str(self.trials)]
+        return ["bnvit-study", "run", "--model", self.model, "--trials", str(self.trials)]
+
+    def _ranges(self, default: SearchSpace) -> Iterator[str]:
+        """The options that say what a search searches."""
         for name in ("lr", "batch_size"):
             low, high = getattr(self.space, name)
-            if (low, high) != getattr(default, name):
-                words += [f"--{name.replace('_', '-')}", f"{low}:{high}"]
-        return words
+            if self.plan is None and (low, high) != getattr(default, name):
+                yield from (f"--{name.replace('_', '-')}", f"{low}:{high}")
 
     def places(self) -> list[str]:
         """The options that said where the store and MLflow are; a password is left out."""

@@ -183,7 +183,7 @@ def test_a_fit_takes_the_best_values_of_a_search(
     client = mlflow.MlflowClient(tracking_uri=store.mlflow_url)
     weights = load_file(client.download_artifacts(run.info.run_id, "model.safetensors"))
     assert weights["mlp_head.weight"].shape == (10, 16)
-    assert request.command(seeds=4).startswith(
+    assert request.command().startswith(
         f"bnvit-study fit {small.study_name} --seeds 2 --on train+val --epochs 2"
     )
 
