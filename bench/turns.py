@@ -1,15 +1,13 @@
 """Contenders measured in turns, so that what disturbs the machine disturbs them alike."""
 
-import gc
-import random
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
-from objectives.stopwatch import synchronize
+from objectives.turns import rounds
 
 
 @dataclass(frozen=True)
@@ -44,24 +42,11 @@ class Ratio:
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], turns: int, device: torch.device
 ) -> dict[str, Times]:
-    """Call each once to warm up, then all of them `turns` times, in another order each time.
-
-    Who comes after whom may matter: one leaves the caches, and the memory, to the next.
-    """
-    order, shuffle = list(contenders), random.Random(0).shuffle
+    """Call each once to warm up, then all of them `turns` times, in another order each time."""
     for call in contenders.values():
         call()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(turns):
-        shuffle(order)
-        for name in order:
-            gc.collect()  # what the one before left is not this one's to tidy up
-            synchronize(device)
-            began_s = time.perf_counter()
-            contenders[name]()
-            synchronize(device)
-            times[name].append(time.perf_counter() - began_s)
-    return {name: Times(tuple(taken)) for name, taken in times.items()}
+    taken = list(islice(rounds(contenders, device), turns))
+    return {name: Times(tuple(each[name] for each in taken)) for name in contenders}
 
 
 def ratio(slow: Times, fast: Times) -> Ratio:

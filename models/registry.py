@@ -24,7 +24,7 @@ from models.switches import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.vit import ViT
+    from models.vit import Transformer, ViT
 
 _Builder = Callable[[ImageShape, ViTSwitches], "ViT"]
 
@@ -55,7 +55,7 @@ class Variant:
     def backbone(self, image: ImageShape, switches: Switches) -> "nn.Module":
         """What surgery begins with; `switches` are resolved."""
         if isinstance(switches, ViTSwitches):
-            return ARTICLE[self.parts.backbone](image, switches)
+            return {**ARTICLE, **DEFECTS}[self.parts.backbone](image, switches)
         return backbones.build(self.parts.backbone, switches, image)
 
     def check_buildable(self, image: ImageShape, switches: Switches) -> None:
@@ -121,16 +121,16 @@ class Variant:
         return self.uses_batch_norm and (self.parts.norm != "un" or self.parts.hidden_bn)
 
 
-def vit(image: ImageShape, switches: ViTSwitches) -> "ViT":
+def vit(image: ImageShape, switches: ViTSwitches, one_block: bool = False) -> "ViT":
     """LayerNorm everywhere: the article's baseline."""
     from torch import nn
 
     from models.vit import PreNormFeedForward, ViT
 
-    return ViT(image, switches, nn.LayerNorm, PreNormFeedForward)
+    return ViT(image, switches, nn.LayerNorm, PreNormFeedForward, _transformer(one_block))
 
 
-def vitbnffn(image: ImageShape, switches: ViTSwitches) -> "ViT":
+def vitbnffn(image: ImageShape, switches: ViTSwitches, one_block: bool = False) -> "ViT":
     """LayerNorm, except BatchNorm on the hidden features of the feed-forward."""
     from torch import nn
 
@@ -138,16 +138,23 @@ def vitbnffn(image: ImageShape, switches: ViTSwitches) -> "ViT":
     from models.vit import HiddenNormFeedForward, ViT
 
     feed_forward = partial(HiddenNormFeedForward, norm=token_batch_norm(switches))
-    return ViT(image, switches, nn.LayerNorm, feed_forward)
+    return ViT(image, switches, nn.LayerNorm, feed_forward, _transformer(one_block))
 
 
-def vitbn(image: ImageShape, switches: ViTSwitches) -> "ViT":
+def vitbn(image: ImageShape, switches: ViTSwitches, one_block: bool = False) -> "ViT":
     """BatchNorm everywhere."""
     from models.surgery import token_batch_norm
     from models.vit import HiddenNormFeedForward, ViT
 
     norm = token_batch_norm(switches)
-    return ViT(image, switches, norm, partial(HiddenNormFeedForward, norm=norm))
+    feed_forward = partial(HiddenNormFeedForward, norm=norm)
+    return ViT(image, switches, norm, feed_forward, _transformer(one_block))
+
+
+def _transformer(one_block: bool) -> "type[Transformer]":
+    from models.vit import FirstBlockTransformer, Transformer
+
+    return FirstBlockTransformer if one_block else Transformer
 
 
 _NORM_SWITCHES = {  # norms that they matter to, what these are called
@@ -157,7 +164,21 @@ _NORM_SWITCHES = {  # norms that they matter to, what these are called
     "dyt derf": ("dynamic tanh or erf", ("dyt_alpha",)),
 }
 ARTICLE: Mapping[str, _Builder] = {"vit": vit, "vitbnffn": vitbnffn, "vitbn": vitbn}
-_ARTICLE_NORMS = {"vitbnffn": "LN; BN in the FFN", "vitbn": "BN everywhere"}
+DEFECTS: Mapping[str, _Builder] = {
+    "vit_oneblock": partial(vit, one_block=True),
+    "vitbnffn_oneblock": partial(vitbnffn, one_block=True),
+    "vitbn_oneblock": partial(vitbn, one_block=True),
+}
+"""The same as the article ran its BatchNorm models, labelled: one block of those that are built."""
+
+_ONE_BLOCK = "one block runs"
+_ARTICLE_NORMS = {
+    "vitbnffn": "LN; BN in the FFN",
+    "vitbn": "BN everywhere",
+    "vit_oneblock": f"LN everywhere; {_ONE_BLOCK}",
+    "vitbnffn_oneblock": f"LN; BN in the FFN; {_ONE_BLOCK}",
+    "vitbn_oneblock": f"BN everywhere; {_ONE_BLOCK}",
+}
 _NORM_WORDS = {
     "ln": "LN everywhere",
     "bn": "BN everywhere",
@@ -169,7 +190,7 @@ _SUFFIX_WORDS = {"ffnbn": "BN in the FFN", "wn": "weight norm", "relu6": "ReLU6"
 
 def variant(name: str) -> Variant:
     """The variant called `name`. Raises InputError, suggesting the nearest name."""
-    parts = parse_name(name, [*ARTICLE, *BACKBONES], backbones.is_timm)
+    parts = parse_name(name, [*ARTICLE, *DEFECTS, *BACKBONES], backbones.is_timm)
     if parts.backbone in _ARTICLE_NORMS and (parts.norm != "ln" or parts.hidden_bn):
         raise InputError(
             f"{parts.backbone} says already which norms it has; write "
@@ -178,8 +199,8 @@ def variant(name: str) -> Variant:
     return Variant(
         name=str(parts),
         norms=_norms(parts),
-        uses_batch_norm=parts.uses_batch_norm or parts.backbone in _ARTICLE_NORMS,
-        switches=ViTSwitches if parts.backbone in ARTICLE else ZooSwitches,
+        uses_batch_norm=parts.uses_batch_norm or parts.backbone.startswith("vitbn"),
+        switches=ViTSwitches if parts.backbone in {**ARTICLE, **DEFECTS} else ZooSwitches,
         parts=parts,
     )
 
@@ -196,7 +217,7 @@ def stored_switches(name: str, values: Mapping[str, SwitchValue]) -> Switches:
 
 def all_names() -> list[str]:
     """Every backbone with every norm, and with each suffix that the sources use."""
-    names = list(ARTICLE)
+    names = [*ARTICLE, *DEFECTS]
     names += [str(ModelName("vit", norm)) for norm in NORMS if norm != "ln"]
     for backbone in BACKBONES:
         names += [str(ModelName(backbone, norm)) for norm in NORMS]

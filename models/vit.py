@@ -136,13 +136,30 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
+class FirstBlockTransformer(Transformer):
+    """The defect of the article's BatchNorm models: all blocks are built, and only the first runs.
+
+    There `return` stood inside the loop over the blocks (github.com/anindyahepth/
+    BatchNorm_in_Transformers_CV at 99a16b1).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the first block."""
+        return self.norm(self.layers[0](x))
+
+
 class ViT(nn.Module):
     """Vision transformer: images (B, channels, size, size) → logits (B, classes)."""
 
     pos_embedding: Tensor
 
     def __init__(
-        self, image: ImageShape, switches: ViTSwitches, norm: Norm, feed_forward: FeedForward
+        self,
+        image: ImageShape,
+        switches: ViTSwitches,
+        norm: Norm,
+        feed_forward: FeedForward,
+        transformer: type[Transformer] = Transformer,
     ) -> None:
         super().__init__()
         s = switches.resolved(image)
@@ -168,7 +185,7 @@ class ViT(nn.Module):
             )
             for _ in range(s.depth)
         ]
-        self.transformer = Transformer(blocks, norm(s.dim))
+        self.transformer = transformer(blocks, norm(s.dim))
         self.mlp_head = nn.Linear(s.dim, image.classes)
 
     @property

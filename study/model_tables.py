@@ -13,7 +13,7 @@ from models.backbones import BACKBONES
 from models.fold import why_kept
 from models.grammar import NORMS
 from models.profile import count_norms, count_parameters, profile, training_bytes
-from models.registry import ARTICLE, Variant, all_names, variant
+from models.registry import ARTICLE, DEFECTS, Variant, all_names, variant
 from models.surgery import operate
 from models.switches import ImageShape, Switches
 from objectives.data import load_search_data
@@ -85,7 +85,7 @@ def image_shape(dataset_name: str, options: DataOptions, settings: Settings) -> 
 def model_rows(image: ImageShape) -> list[ModelRow]:
     """The backbones, profiled by a forward pass."""
     rows = []
-    for name in (*ARTICLE, *BACKBONES):
+    for name in (*ARTICLE, *DEFECTS, *BACKBONES):
         chosen = variant(name)
         with torch.device("meta"):
             rows.append(_row(chosen, chosen.build(image), image))

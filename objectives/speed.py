@@ -1,0 +1,224 @@
+"""How fast models are, against each other: interleaved, until the intervals are narrow.
+
+All contenders of a race do the same work on the same images in one process, in turns; what is
+compared is always one round with itself. Data loading is no part of it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import nn
+
+from objectives.calibration import Calibration, kernel_s
+from objectives.intervals import LEAST_FOR_MEDIAN, LEVEL, Interval, median_interval
+from objectives.turns import rounds, seconds
+
+SAMPLE_S = 0.03  # that one sample takes at least, of so many calls
+WARM_UP_S = 0.3  # of each contender, and at least WARM_UP_CALLS
+WARM_UP_CALLS = 3
+FIRST_LOOK = 15  # rounds before the intervals are looked at; doubled each time
+MOST_ATTEMPTS = 3  # at a measurement that the calibration calls in question
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model at one task."""
+
+    name: str
+    call: Callable[[], object]  # one training step, or one forward pass
+    model: nn.Module  # whose blocks are counted meanwhile
+    blocks: tuple[nn.Module, ...]
+    macs: int  # of one image's forward pass
+    images: int  # that one call takes
+    held: Callable[[], int]  # bytes that it keeps between two calls
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one contender."""
+
+    name: str
+    samples_s: tuple[float, ...]  # seconds per call, one sample a round
+    images: int  # per call
+    blocks: int  # constructed
+    blocks_executed: float  # per call, while it was timed
+    macs: int  # of one image's forward pass
+    peak_bytes: int | None  # of the device's memory; None: not to be measured on this device
+
+    @property
+    def seconds(self) -> Interval:
+        """Seconds of a call: the median and its interval."""
+        return median_interval(self.samples_s)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images per second, by the median."""
+        return self.images / median(self.samples_s)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When a race has been run long enough."""
+
+    half_width: float = 0.01  # of the ratios' intervals, as a share
+    most_rounds: int = 480
+    limit_s: float = 120.0  # of one attempt
+
+    def looks(self) -> Sequence[int]:
+        """Rounds after which the intervals are looked at: few, as each look is a chance to stop."""
+        first = min(FIRST_LOOK, self.most_rounds)
+        count = int(math.log2(max(self.most_rounds / first, 1)))
+        return [first << doubled for doubled in range(count + 1)]
+
+
+@dataclass(frozen=True)
+class Race:
+    """The timings of contenders that took turns."""
+
+    timings: tuple[Timing, ...]  # the first is what the others are compared with
+    calibration: Calibration
+    attempts: int
+    is_narrow: bool  # whether the goal was reached
+
+    @property
+    def trouble(self) -> str:
+        """Why the measurement is unreliable; empty if it is reliable."""
+        return self.calibration.trouble
+
+    def ratio(self, name: str, family: int = 1) -> Interval:
+        """How often faster `name` is than the first: the article's r, round by round.
+
+        The intervals of `family` ratios hold together (Bonferroni).
+        """
+        return _ratio(self.timings[0], self._named(name), 1 - (1 - LEVEL) / family)
+
+    def _named(self, name: str) -> Timing:
+        return next(timing for timing in self.timings if timing.name == name)
+
+
+def gain(ratio: Interval) -> Interval:
+    """The article's gain g = 1 − 1/r: the share of time that is saved."""
+    return Interval(*(1 - 1 / each for each in (ratio.estimate, ratio.low, ratio.high)))
+
+
+def race(
+    contenders: Sequence[Contender],
+    device: torch.device,
+    goal: Goal,
+    best_s: float | None = None,
+) -> Race:
+    """Measure the contenders in turns, and again where the device was disturbed.
+
+    `best_s`: the calibration kernel's best seconds on this device, if known.
+    """
+    attempts = 0
+    while True:
+        attempts += 1
+        before_s = kernel_s(device)
+        timings, is_narrow = _attempt(contenders, device, goal)
+        calibration = Calibration(before_s, kernel_s(device), best_s)
+        if not calibration.trouble or attempts == MOST_ATTEMPTS:
+            return Race(timings, calibration, attempts, is_narrow)
+
+
+def _attempt(
+    contenders: Sequence[Contender], device: torch.device, goal: Goal
+) -> tuple[tuple[Timing, ...], bool]:
+    calls = {each.name: _warmed_up(each, device) for each in contenders}
+    peaks = {each.name: _peak_bytes(each, device) for each in contenders}
+    counters = {each.name: _BlockCounter(each.blocks) for each in contenders}
+    began_s, looks = time.monotonic(), goal.looks()
+    taken: list[dict[str, float]] = []
+    repeated = {each.name: _repeated(each.call, calls[each.name]) for each in contenders}
+    try:
+        for one in rounds(repeated, device):
+            taken.append(one)
+            is_over = time.monotonic() - began_s > goal.limit_s and len(taken) >= LEAST_FOR_MEDIAN
+            if len(taken) in looks or is_over:
+                timings = tuple(
+                    _timing(each, calls[each.name], taken, counters, peaks) for each in contenders
+                )
+                is_narrow = _is_narrow(timings, goal.half_width)
+                if is_narrow or is_over or len(taken) >= looks[-1]:
+                    break
+    finally:
+        for counter in counters.values():
+            counter.remove()
+    return timings, is_narrow
+
+
+class _BlockCounter:
+    """Counts the blocks of a model that run, by hooks."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        self.count = 0
+        self._hooks = [block.register_forward_hook(self._note) for block in blocks]
+
+    def _note(self, *_: object) -> None:
+        self.count += 1
+
+    def remove(self) -> None:
+        """Count no more."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _warmed_up(contender: Contender, device: torch.device) -> int:
+    """Warm up; returns how many calls make a sample."""
+    taken: list[float] = []
+    while len(taken) < WARM_UP_CALLS or sum(taken) < WARM_UP_S:
+        taken.append(seconds(contender.call, device))
+    return max(math.ceil(SAMPLE_S / min(taken)), 1)
+
+
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
+    def work() -> None:
+        for _ in range(times):
+            call()
+
+    return work
+
+
+def _peak_bytes(contender: Contender, device: torch.device) -> int | None:
+    """What the contender needs of the device's memory at most, without the others."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    contender.call()
+    return torch.cuda.max_memory_allocated(device) - before + contender.held()
+
+
+def _timing(
+    contender: Contender,
+    calls: int,
+    taken: Sequence[Mapping[str, float]],
+    counters: Mapping[str, _BlockCounter],
+    peaks: Mapping[str, int | None],
+) -> Timing:
+    return Timing(
+        name=contender.name,
+        samples_s=tuple(one[contender.name] / calls for one in taken),
+        images=contender.images,
+        blocks=len(contender.blocks),
+        blocks_executed=counters[contender.name].count / (len(taken) * calls),
+        macs=contender.macs,
+        peak_bytes=peaks[contender.name],
+    )
+
+
+def _is_narrow(timings: Sequence[Timing], half_width: float) -> bool:
+    """Whether all ratios to the first, or its own time where it is alone, are known so well."""
+    first, *others = timings
+    found = [_ratio(first, other, LEVEL) for other in others] or [first.seconds]
+    return all(each.half_width <= half_width * each.estimate for each in found)
+
+
+def _ratio(first: Timing, other: Timing, level: float) -> Interval:
+    """Of seconds, round by round, as both met the same disturbance."""
+    ratios = [a / b for a, b in zip(first.samples_s, other.samples_s, strict=True)]
+    return median_interval(ratios, level)
