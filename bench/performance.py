@@ -32,13 +32,13 @@ from contenders import (
     training_call,
     training_ways,
 )
-from machine import processor
 from performance_page import page
 from turns import take_turns
 
 from models.registry import ARTICLE
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
+from objectives.hardware import processor
 from objectives.layout_probe import Probe
 from objectives.layouts import images_per_s, layouts
 from objectives.precision import Precision

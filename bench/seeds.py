@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from contenders import WAYS, config_of
-from machine import processor
 from performance import CPU, DATA_DIR
 from scipy.stats import t
 
 from models.registry import ARTICLE
 from objectives.data import load_search_data
 from objectives.datasets import dataset
+from objectives.hardware import processor
 from objectives.run import start
 from objectives.training import train
 

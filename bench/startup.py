@@ -31,8 +31,8 @@ from uuid import uuid4
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
-from machine import processor
 
+from objectives.hardware import processor
 from objectives.search_space import SearchSpace
 from study.request import Request
 from study.service import open_session

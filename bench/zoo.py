@@ -23,9 +23,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from machine import processor
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from objectives.hardware import processor
 
 # Not installed on most machines that measure: the packages lie beside bench/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
+from objectives.hardware import device_label
 from study.crew import Berth
-from study.environment import device_label
 from study.identity import StudyIdentity
 from study.overview import Overview
 from study.request import Request

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from objectives.hardware import device_label
 from study import data_dir
 from study.checkpoint_places import shown_place
 from study.docket import active_studies, check_checkpoints
-from study.environment import device_label, device_of
+from study.environment import device_of
 from study.finding import Finding, carried_out
 from study.leftovers import address_of, waiting
 from study.replay import spool_folder

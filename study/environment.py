@@ -39,13 +39,6 @@ def cuda_index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def device_label(device: torch.device) -> str:
-    """The device with its product name, for people."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({platform.machine()})"
-
-
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result."""

@@ -81,7 +81,7 @@ def parse_names(text: str) -> list[str]:
 
 def parse_grid(lr: str, batch_size: str) -> tuple[Configuration, ...]:
     """Each learning rate with each batch size, from lists with commas; raises InputError."""
-    return tuple((rate, size) for rate in _numbers("lr", lr) for size in _sizes(batch_size))
+    return tuple((rate, size) for rate in _numbers("lr", lr) for size in parse_sizes(batch_size))
 
 
 def parse_split(text: str) -> TrainedOn:
@@ -91,7 +91,8 @@ def parse_split(text: str) -> TrainedOn:
     return text  # type: ignore[return-value]
 
 
-def _sizes(text: str) -> list[int]:
+def parse_sizes(text: str) -> list[int]:
+    """Batch sizes from a list with commas; raises InputError."""
     sizes = _numbers("batch-size", text)
     if not all(size.is_integer() for size in sizes):
         raise InputError(f"--batch-size {text} must be whole numbers with commas between them")

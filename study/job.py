@@ -11,11 +11,12 @@ from models.profile import profile
 from objectives.data import SearchData, load_test
 from objectives.datasets import dataset
 from objectives.execution import FAST, Execution
+from objectives.hardware import device_label
 from objectives.images import Split
 from objectives.recipe import TrainConfig
 from objectives.run import Run
 from study.checkpoints import Checkpoints
-from study.environment import device_label, revision, versions
+from study.environment import revision, versions
 from study.identity import UUID_KEY, StudyIdentity
 from study.storage import Store
 from study.tracking import StudyRuns, TrialLabel

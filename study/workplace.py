@@ -13,11 +13,12 @@ from uuid import uuid4
 import torch
 from sqlalchemy import func, select
 
+from objectives.hardware import device_label
 from study.attempt import Hands
 from study.beat import Beat, Worker
 from study.best import is_best
 from study.data_dir import unusable
-from study.environment import device_label, versions
+from study.environment import versions
 from study.leftovers import note_address
 from study.patience import Patience
 from study.replay import Replayer, spool_folder, sync
