@@ -18,7 +18,7 @@ from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
 from study.request import Request
 from study.samplers import pruner
 from study.storage import Store
-from study.studies import VERSIONS_KEY
+from study.studies import SOURCE_KEY, VERSIONS_KEY
 
 
 def identify(request: Request, data: SearchData) -> StudyIdentity:
@@ -94,6 +94,8 @@ def create_or_resume(
         study.set_metric_names([identity.value_name])  # on the dashboard's axes
     note_execution(study, execution)
     study.set_user_attr(VERSIONS_KEY, versions())
+    if request.plan is not None and request.plan.source is not None:
+        study.set_user_attr(SOURCE_KEY, request.plan.source)
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())
     return study, True

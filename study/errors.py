@@ -35,6 +35,14 @@ class UnknownStudyError(InputError):
     """There is no such study; the message names the nearest."""
 
 
+class IncompleteError(InputError):
+    """A study has not what a comparison needs; the message says what is missing."""
+
+
+class UnequalError(InputError):
+    """What is to be compared is not alike; the message names in what, and the way round it."""
+
+
 class WorkerError(BnvitError):
     """A worker stopped because trials kept failing; the log carries each reason."""
 

@@ -98,8 +98,7 @@ class Ledger:
         if not self.job.storage.get_trial(self.claim.trial_id).state.is_finished():
             self._set_attr("outcome", result.outcome.value)
             self._set_attr("images_seen", self.progress.seen)
-            if self.job.identity.is_planned:
-                self._set_account(result)
+            self._set_account(result)
             if result.diverged is not None:
                 self._set_attr("diverged", asdict(result.diverged))
             if result.reason:
@@ -110,12 +109,13 @@ class Ledger:
         self.write()
 
     def _set_account(self, result: Result) -> None:
-        """All that reports of a planned trial tell, so that they need nothing but the store."""
+        """What comparisons and reports tell of the trial, so that they need only the store."""
         if result.test is not None:
             self._set_attr(TEST, asdict(result.test))
         if self.run is not None:
-            self._set_attr(CURVE, [known(metrics) for metrics in self.run.curve])
             self._set_attr(COMPUTED, computed(self.job, self.run))
+            if self.job.identity.is_planned:
+                self._set_attr(CURVE, [known(metrics) for metrics in self.run.curve])
 
     def release(self) -> None:
         """Put the trial back into its slot, with how far it is."""

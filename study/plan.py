@@ -18,10 +18,10 @@ PLANNED_EPOCHS = 30  # unless another number is asked for; the article's
 MOST_SEEDS = 1_000
 MOST_CONFIGURATIONS = 1_000
 
-# Attributes of a planned trial.
-TEST = "test"  # a `TestMetrics`
-CURVE = "curve"  # its `RungMetrics`
-COMPUTED = "computed"  # on what and how, and what was executed
+# Attributes of a trial.
+TEST = "test"  # of a planned one: a `TestMetrics`
+CURVE = "curve"  # of a planned one: its `RungMetrics`
+COMPUTED = "computed"  # on what and how it was computed, and what was executed
 
 
 @dataclass(frozen=True)

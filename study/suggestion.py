@@ -1,7 +1,6 @@
 """Which configuration a trial gets, and from which trials that was inferred."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -11,6 +10,7 @@ from objectives.search_space import START_POINTS
 from study.job import Job
 from study.samplers import sampler
 from study.slots import FIXED_PARAMS
+from study.words import ranges
 
 VISIBLE = "visible_trials"  # attribute of a trial: those that its suggestion was inferred from
 SUGGESTED_BY = "suggested_by"  # attribute of a trial: start, plan, a sampler, or random
@@ -37,17 +37,6 @@ def _given_by(job: Job, trial: FrozenTrial) -> str:
     if job.identity.is_planned:
         return "plan"
     return "start" if trial.number < START_POINTS else ""
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Whole numbers as text: 0-3,5."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
 
 
 class _Snapshot(optuna.Study):

@@ -1,7 +1,20 @@
-"""Counted things in English."""
+"""Numbers in English."""
+
+from collections.abc import Iterable
 
 
 def counted(number: float, noun: str) -> str:
     """`number` and `noun` in its number: 1 trial, 20 trials, 0.125 epochs."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:.3g}"
     return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers as text: 0-3,5."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)

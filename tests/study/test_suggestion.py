@@ -16,7 +16,8 @@ from study.service import Session
 from study.settings import Settings
 from study.storage import Store
 from study.studies import find_study, set_stopped
-from study.suggestion import SUGGESTED_BY, VISIBLE, ranges, suggest
+from study.suggestion import SUGGESTED_BY, VISIBLE, suggest
+from study.words import ranges
 from tests.conftest import CPU
 from tests.study.conftest import cut_off_where, end_lease
 

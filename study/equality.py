@@ -1,0 +1,116 @@
+"""Whether studies may be compared: the same data, space, budget, precision and depth."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from objectives.contenders import SAME_MACS
+from study.errors import UnequalError
+from study.identity import StudyIdentity
+from study.results import StudyResult
+from study.words import counted, ranges
+
+_Shown = Callable[[StudyIdentity], str]
+
+_DATA: dict[str, _Shown] = {
+    "data": lambda of: f"{of.dataset} ({of.data_checksum[:8]})",
+    "split": lambda of: (
+        f"{of.train_images:,} training and {of.validation_images:,} validation "
+        f"images, split {of.split_seed}, {of.trained_on}"
+    ),
+    "image size": lambda of: str(of.image_size or "as it is"),
+}
+_RECIPE: dict[str, _Shown] = {
+    "experiment": lambda of: of.kind,
+    "budget": lambda of: counted(of.epochs, "epoch"),
+    "precision": lambda of: of.precision,
+    "recipe": lambda of: of.recipe,
+    "initial weights": lambda of: "random" if of.weights is None else "trained",
+}
+_SEARCH: dict[str, _Shown] = {
+    "space": lambda of: (
+        f"lr {of.lr[0]:g}–{of.lr[1]:g}, batch size {of.batch_size[0]}–{of.batch_size[1]}"
+    ),
+    "search": lambda of: f"{of.sampler}, {of.pruner}",
+}
+_GRID: dict[str, _Shown] = {
+    "values": lambda of: ", ".join(f"{lr:g} with {size}" for lr, size in of.configurations),
+}
+
+
+def check_equal(results: Sequence[StudyResult], sources: Mapping[str, StudyResult]) -> None:
+    """Raise UnequalError where studies differ in what a comparison must hold fixed."""
+    found = inequalities(results, sources)
+    if found:
+        raise UnequalError(
+            f"{'; '.join(found)}. --allow-unequal compares them all the same, and every table "
+            "says so"
+        )
+
+
+def inequalities(
+    results: Sequence[StudyResult], sources: Mapping[str, StudyResult]
+) -> tuple[str, ...]:
+    """In what each study differs from the one before it, a line each; empty: they are alike.
+
+    `sources` are the searches that fits took their values from, by name: they must be alike, too.
+    """
+    found: dict[str, None] = {}
+    for one, other in pairwise(results):
+        found |= dict.fromkeys(_differences(one, other))
+        if one.source is not None and other.source is not None:
+            found |= dict.fromkeys(_tuned_differently(one, other, sources))
+        elif (one.source is None) != (other.source is None):
+            found[f"{one.name} and {other.name}: only one is the best of a search"] = None
+    return tuple(found)
+
+
+def _differences(one: StudyResult, other: StudyResult) -> Iterator[str]:
+    kinds = {"search": _SEARCH, "sweep": _GRID, "fit": {}}
+    # The tuned values of two fits may differ; values given by hand must be the same.
+    own = _GRID if one.identity.kind == "fit" and one.source is None else kinds[one.identity.kind]
+    for what, shown in (_DATA | _RECIPE | own).items():
+        mine, theirs = shown(one.identity), shown(other.identity)
+        if mine != theirs:
+            yield f"{one.name} and {other.name} differ in {what}: {mine}, and {theirs}"
+    yield from _differing_runs(one, other)
+    yield from _differing_depth(one, other)
+
+
+def _differing_runs(one: StudyResult, other: StudyResult) -> Iterator[str]:
+    if one.identity.is_planned and other.identity.is_planned:
+        seeds = [ranges({run.seed for run in each.runs}) for each in (one, other)]
+        if seeds[0] != seeds[1]:
+            yield f"{one.name} and {other.name} differ in seeds: {seeds[0]}, and {seeds[1]}"
+    elif len(one.seen.counted) != len(other.seen.counted):
+        yield (
+            f"{one.name} and {other.name} differ in trials: {len(one.seen.counted)}, and "
+            f"{len(other.seen.counted)}"
+        )
+
+
+def _differing_depth(one: StudyResult, other: StudyResult) -> Iterator[str]:
+    """As each run counted on its own model."""
+    mine, theirs = (each.executed for each in (one, other))
+    if mine is None or theirs is None:
+        return
+    if mine[0] != theirs[0]:
+        yield (
+            f"{one.name} executes {counted(mine[0], 'block')}, {other.name} "
+            f"{counted(theirs[0], 'block')}"
+        )
+    elif abs(theirs[1] / mine[1] - 1) > SAME_MACS:
+        yield (
+            f"{one.name} takes {mine[1] / 1e9:.4g} GMACs for an image, {other.name} "
+            f"{theirs[1] / 1e9:.4g}"
+        )
+
+
+def _tuned_differently(
+    one: StudyResult, other: StudyResult, sources: Mapping[str, StudyResult]
+) -> Iterator[str]:
+    found = [sources.get(each.source or "") for each in (one, other)]
+    missing = [each.name for each, it in zip((one, other), found, strict=True) if it is None]
+    if missing:
+        yield f"it cannot be told how {' and '.join(missing)} was tuned: the search is gone"
+        return
+    yield from _differences(*(each for each in found if each is not None))

@@ -1,0 +1,69 @@
+"""A table of texts, made once and written as what is asked for: terminal, Markdown, HTML, CSV."""
+
+import csv
+import io
+from dataclasses import dataclass
+from html import escape
+
+from rich.table import Table
+
+from study.tables import plain_table
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """A table; the first `left` columns are text and stand to the left, the others are figures."""
+
+    name: str  # for files and links
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+    notes: tuple[str, ...] = ()  # below it, as what is unequal
+
+    def to_rich(self) -> Table:
+        """For a terminal."""
+        table = plain_table(*self.headings[: self.left])
+        for heading in self.headings[self.left :]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def to_markdown(self) -> str:
+        """A table of GitHub's Markdown, its title and notes as paragraphs."""
+        rule = ["---"] * self.left + ["---:"] * (len(self.headings) - self.left)
+        lines = [f"**{self.title}**", ""]
+        lines += [_markdown_row(row) for row in (self.headings, tuple(rule), *self.rows)]
+        for note in self.notes:
+            lines += ["", note]
+        return "\n".join(lines)
+
+    def to_html(self) -> str:
+        """A figure with the table in a box that scrolls by itself where a screen is narrow."""
+        head = "".join(f"<th{self._side(i)}>{escape(h)}</th>" for i, h in enumerate(self.headings))
+        body = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
+        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in self.notes)
+        return (
+            f'<figure class="table" id="{escape(self.name)}"><figcaption>{escape(self.title)}'
+            f'</figcaption><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>{notes}</figure>"
+        )
+
+    def to_csv(self) -> str:
+        """Its rows under their headings, with the table's name in front of each."""
+        written = io.StringIO()
+        writer = csv.writer(written, lineterminator="\n")
+        writer.writerow(("table", *self.headings))
+        writer.writerows((self.name, *row) for row in self.rows)
+        return written.getvalue()
+
+    def _cells(self, row: tuple[str, ...]) -> str:
+        return "".join(f"<td{self._side(i)}>{escape(cell)}</td>" for i, cell in enumerate(row))
+
+    def _side(self, column: int) -> str:
+        return "" if column < self.left else ' class="figure"'
+
+
+def _markdown_row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
