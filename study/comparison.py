@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from objectives.intervals import Interval
@@ -141,7 +142,7 @@ def epoch_times_s(run: RunResult) -> list[float]:
     points = [(0.0, 0.0), *((rung["epoch"], rung["train_time_s"]) for rung in run.curve)]
     return [
         (later_s - earlier_s) / (end - begin)
-        for (begin, earlier_s), (end, later_s) in zip(points, points[1:], strict=False)
+        for (begin, earlier_s), (end, later_s) in pairwise(points)
         if end > begin
     ]
 
