@@ -1,4 +1,4 @@
-"""A report: the verdict first, then tables, figures, methods and environment. Made once, as data."""
+"""A report as data: the verdict first, then tables, figures, methods and environment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
