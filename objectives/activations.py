@@ -56,12 +56,13 @@ class Inspection:
 
 @torch.no_grad()
 def inspect(
-    model: nn.Module, split: Split, population: Tensor, factor: float | None = None
+    model: nn.Module, split: Split, population: Tensor | None, factor: float | None = None
 ) -> Inspection:
     """Measure `model` in evaluation mode on the images of `split`.
 
-    `population` (B, C, H, W) are the pixels that BatchNorm's statistics are compared on. With a
-    `factor`, the channel of the largest magnitude before the first block is multiplied by it.
+    `population` (B, C, H, W) are the pixels that BatchNorm's statistics are compared on, None
+    where these are not. With a `factor`, the channel of the largest magnitude before the first
+    block is multiplied by it.
     """
     found = anatomy(model)
     meters = _Meters(model, found)
@@ -85,7 +86,7 @@ def inspect(
         activations=tuple(meter.result() for meter in meters.activations),
         blocks=tuple(meter.result() for meter in meters.blocks),
         attention=tuple(meter.result() for meter in meters.attention),
-        statistics=compare_statistics(model, population),
+        statistics=() if population is None else compare_statistics(model, population),
         entry=entry,
         maps=maps,
         injection=injection,
