@@ -38,13 +38,13 @@ def write_png(chart: Chart, path: Path, dpi: int = 120) -> None:
 
 def png(chart: Chart, dpi: int = 120) -> bytes:
     """`chart` as a PNG file's contents, on white."""
-    drawn = _figure(chart)
     file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=dpi)
+    canvas = FigureCanvasAgg(_figure(chart, dpi))
+    canvas.print_png(file)  # type: ignore[no-untyped-call]  # it draws once; `savefig` twice
     return file.getvalue()
 
 
-def _figure(chart: Chart) -> Figure:
+def _figure(chart: Chart, dpi: int) -> Figure:
     """Title, legend, panels and caption below one another, each in a strip of its own."""
     rows, columns = rows_of(chart)
     panel_width, panel_height = (
@@ -59,8 +59,7 @@ def _figure(chart: Chart) -> Figure:
     above = TITLE_INCHES * len(title) + legend_inches + EDGE_INCHES
     below = CAPTION_INCHES * len(caption) + EDGE_INCHES
     height = above + rows * panel_height + below
-    drawn = Figure((width, height))
-    FigureCanvasAgg(drawn)
+    drawn = Figure((width, height), dpi=dpi)
     drawn.set_layout_engine(
         "constrained", rect=(0.0, below / height, 1.0, rows * panel_height / height)
     )
@@ -130,7 +129,7 @@ def _set_axes(panel: Panel, axes: Axes) -> None:
 def _thin_out_ticks(axes: Axes) -> None:
     """Plain numbers at 1, 2 and 5 along an axis of less than two powers of ten."""
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        if axis.get_scale() == "log" and 0.0 < low and high < SHORT_LOG * low:
+        if axis.get_scale() == "log" and low > 0.0 and high < SHORT_LOG * low:
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())

@@ -83,7 +83,12 @@ def find(target: str, settings: Settings, stack: ExitStack) -> Found:
     try:
         weights = stack.enter_context(trained_weights(target, settings))
     except UnknownStudyError as error:
-        raise InputError(f"{error}; and no model is called so ({model_error})") from error
+        hints = [str(one) for one in (error, model_error) if "did you mean" in str(one)]
+        raise InputError(
+            " ".join(hints)
+            or f"no study and no model is called '{target}'; see 'bnvit-study studies' and "
+            "'bnvit-study models --all'"
+        ) from error
     told, model = card.load(weights.path)
     return Found(
         target, weights.source, (told, model), variant(told.model), weights.run, weights.study
@@ -104,7 +109,8 @@ def images_for(
     wanted = _wanted(found)
     name, options = named, DataOptions(size)
     if name is None:
-        name, options = _suitable(found, wanted, options, settings)
+        name, usual = _suitable(found, wanted, settings)
+        options = usual if size is None else replace(usual, image_size=size)
     data_dir.prepare(settings.data_dir)
     data = load_search_data(dataset(name, settings.data_dir, options))
     if wanted is not None and wanted != data.shape:
@@ -151,11 +157,11 @@ def _wanted(found: Sequence[Found]) -> ImageShape | None:
 
 
 def _suitable(
-    found: Sequence[Found], wanted: ImageShape | None, options: DataOptions, settings: Settings
+    found: Sequence[Found], wanted: ImageShape | None, settings: Settings
 ) -> tuple[str, DataOptions]:
-    """The data set that a model was trained on, as far as that is known."""
+    """The data set that a model was trained on, as far as that is known, and how it is read."""
     if wanted is None:
-        return USUAL_DATASET, options
+        return USUAL_DATASET, DataOptions()
     for one in found:
         if one.study is not None:
             return one.study.dataset, one.study.data_options
@@ -167,9 +173,8 @@ def _suitable(
                 f"no published data set has images of {_shown(wanted)}; say which with --dataset"
             )
         name = min(alike, key=lambda pair: pair[1].size != wanted.size)[0]
-    if shape_of(name, settings.data_dir, DataOptions()) != wanted:
-        options = DataOptions(wanted.size)
-    return name, options
+    is_as_it_is = shape_of(name, settings.data_dir, DataOptions()) == wanted
+    return name, DataOptions() if is_as_it_is else DataOptions(wanted.size)
 
 
 def _recorded(found: Found) -> str | None:

@@ -13,8 +13,8 @@ from objectives.activations import Inspection, inspect
 from objectives.batch_stats import recalibrated
 from objectives.images import as_pixels
 from objectives.injection import check_factor
-from study.charts import Picture
-from study.charts_png import png
+from study.charts import Chart, Picture
+from study.charts_png import write_png
 from study.inspect_charts import charts_of
 from study.inspect_subjects import Images, Subject, find, images_for, names_of, subject
 from study.inspect_words import observations
@@ -56,6 +56,13 @@ class Inspected:
     def observations(self) -> list[str]:
         """What to say of it."""
         return observations([(one.name, found) for one, found in self.subjects])
+
+    @property
+    def charts(self) -> list[Chart]:
+        """It in pictures."""
+        image = as_pixels(self.images.validation.images[0]).mean(dim=0)
+        picture = Picture(tuple(map(tuple, image.tolist())))
+        return charts_of([(one.name, found) for one, found in self.subjects], picture)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -128,15 +135,13 @@ def _inspect(one: Subject, images: Images, factor: float | None) -> Inspection:
 
 
 def _write(done: Inspected, folder: Path) -> list[Path]:
-    image = as_pixels(done.images.validation.images[0]).mean(dim=0)
-    picture = Picture(tuple(map(tuple, image.tolist())))
-    charts = charts_of([(one.name, found) for one, found in done.subjects], picture)
     text = json.dumps(done.as_dict(), indent=1, allow_nan=False)
-    contents = {f"{chart.name}.png": png(chart) for chart in charts} | {JSON_FILE: text.encode()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
+        (folder / JSON_FILE).write_text(text)
+        pictures = {folder / f"{chart.name}.png": chart for chart in done.charts}
+        for path, chart in pictures.items():
+            write_png(chart, path)
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror or error})") from error
-    return [folder / name for name in contents]
+    return [*pictures, folder / JSON_FILE]
