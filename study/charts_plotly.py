@@ -161,7 +161,7 @@ def _place_colour_bars(drawn: go.Figure, row: int, column: int) -> None:
 def _axis(title: str, log: bool, limits: tuple[float, float] | None) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": {"text": html.escape(title)}}
     if log:
-        axis |= {"type": "log", "exponentformat": "power", "dtick": 1, "minor": {"dtick": "D1"}}
+        axis |= {"type": "log", "exponentformat": "power"}
     if limits is not None:
         axis["range"] = [math.log10(end) for end in limits] if log else list(limits)
     return axis

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Locator, expect, sync_playwright
 
 from study import charts_plotly, charts_png
 from study.charts import (
@@ -218,26 +218,36 @@ def page_of_charts(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
+def _top(place: Locator) -> float:
+    box = place.bounding_box()
+    assert box is not None
+    return box["y"]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1400])
-def test_a_browser_draws_a_page_of_charts(page_of_charts: str, width: int) -> None:
+def test_a_browser_draws_a_page_of_charts(page_of_charts: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = browser.new_page(viewport={"width": 390, "height": 900})
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: pytest.fail(str(error)))
         page.goto(page_of_charts)
         expect(page.locator(".chart-plot .plot-container")).to_have_count(len(MARKS) + 2)
         assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        first, second = page.locator(".chart-plot").nth(0), page.locator(".chart-plot").nth(1)
+        assert _top(first) < _top(second)  # below one another
+        page.set_viewport_size({"width": 1400, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+        assert _top(first) == _top(second)
         expect(page.locator(".xtick text").first).to_have_css("fill", "rgb(1, 2, 3)")
         page.evaluate("document.body.className = 'dark'")
         expect(page.locator(".xtick text").first).to_have_css("fill", "rgb(250, 251, 252)")
-        second = page.locator(".chart").nth(1)
-        expect(second.locator(".scatterlayer .points path")).to_have_count(3 + 3)
-        second.get_by_role("button", name="vitbn").click()
-        expect(second.locator(".scatterlayer .points path")).to_have_count(3)
+        chart = page.locator(".chart").nth(1)
+        expect(chart.locator(".scatterlayer .points path")).to_have_count(3 + 3)
+        chart.get_by_role("button", name="vitbn").click()
+        expect(chart.locator(".scatterlayer .points path")).to_have_count(3)
         browser.close()
