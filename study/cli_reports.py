@@ -1,6 +1,5 @@
 """The commands that compare and report. Parse, call, print – nothing else."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,13 +63,14 @@ def compare(
 ) -> None:
     """Compare variants: each at its own best, or at equal values; with intervals and a verdict."""
     from study.comparison_report import read_compared, report_of
+    from study.report_text import json_text
     from study.storage import open_store
 
     with open_store(settings_from(storage)) as store:
         asked = _asked(store, studies, models, dataset, target, allow_unequal, speeds)
         found = report_of(read_compared(store, asked))
     if as_json:
-        print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        print(json_text(found), end="")
         return
     console = console_on()
     print_line(console, found.title)
@@ -115,7 +115,7 @@ def report(
     with open_store(settings) as store:
         asked = _asked(store, studies, models, dataset, target, allow_unequal, speeds)
         compared = read_compared(store, asked)
-        found = report_of(compared, links_of(store, settings, compared.results))
+        found = report_of(compared, tuple(links_of(settings, compared.results)))
         written = write_report(found, format_, path)
         notes = console_on(stderr=True)
         for line in written:

@@ -46,15 +46,15 @@ def task_lines(speeds: Speeds, task: TaskSpeeds) -> Iterator[str]:
 def task_table(speeds: Speeds, task: TaskSpeeds) -> Tabular:
     """The timings of a task."""
     first = task.race.timings[0]
-    headings = ("model", "blocks", "GMACs", "ms (95 %)", "images/s")
-    headings += (f"times as fast as {first.name} (95 %)", "gain", "verdict")
+    headings = ["model", "blocks", "GMACs", "ms (95 %)", "images/s"]
+    headings += [f"times as fast as {first.name} (95 %)", "gain", "verdict"]
     if first.peak_bytes is not None:
-        headings += ("peak MiB",)
+        headings.append("peak MiB")
     title, *notes = task_lines(speeds, task)
     return Tabular(
         name=f"speed-{task.work}-{task.batch_size}",
         title=title,
-        headings=headings,
+        headings=tuple(headings),
         rows=tuple(tuple(_cells(speeds, task, timing)) for timing in task.race.timings),
         notes=tuple(notes),
     )
