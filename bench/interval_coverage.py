@@ -1,7 +1,7 @@
 """Do the intervals cover what they say, and are verdicts wrong as rarely as they say?
 
-    python bench/coverage.py --record          # 20 minutes on two idle cores
-    python bench/coverage.py --output docs/results/coverage.md    # 2 minutes, from the record
+    python bench/interval_coverage.py --record     # 20 minutes on two idle cores
+    python bench/interval_coverage.py --output docs/results/coverage.md     # from the record
 
 The record is of a model against itself: speed in races of its own, test accuracy over many seeds.
 On it the claims of a difference are counted that there is none of, and those of a planted one.
@@ -242,8 +242,8 @@ def main() -> None:
     lines = [
         "# Do the intervals cover, and are the verdicts right?",
         "",
-        "    python bench/coverage.py --record",
-        "    python bench/coverage.py --output docs/results/coverage.md",
+        "    python bench/interval_coverage.py --record",
+        "    python bench/interval_coverage.py --output docs/results/coverage.md",
         "",
         f"Coverage of nominal 95 %, by {SIMULATED:,} simulated samples of so many values each.",
         "",
