@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 from objectives.activations import Inspection
-from objectives.channels import EXTREME, Spread
+from objectives.channels import EXTREME
 from objectives.layers import LayerActivations
 from study.charts import Chart, Line, Mark, Panel, Points, Reference
 
@@ -14,16 +14,17 @@ Seen = Sequence[tuple[str, Inspection]]
 FEED_FORWARD = ("feed-forward", "hidden")
 BLOCK = "block"
 LEAST_TOP = 0.1  # of an axis of shares
+LEAST_SHIFT = 0.05  # that an axis of running statistics reaches: rounding is to look like none
 
 
 def norms_chart(seen: Seen) -> Chart:
     """Statistics of what comes out of the norms, by depth."""
 
-    def panel(title: str, value: Callable[[Spread], float], log_y: bool = False) -> Panel:
+    def panel(title: str, value: Callable[[LayerActivations], float], log_y: bool = False) -> Panel:
         return Panel(title, BLOCK, "", _all_by_depth(seen, value), log_y=log_y)
 
-    def shares(title: str, value: Callable[[Spread], float]) -> Panel:
-        most = max((value(one.output) for _, found in seen for one in found.layers), default=0.0)
+    def shares(title: str, value: Callable[[LayerActivations], float]) -> Panel:
+        most = max((value(one) for _, found in seen for one in found.layers), default=0.0)
         marks, top = _all_by_depth(seen, value), max(most, LEAST_TOP)
         limits = (-0.03 * top, 1.05 * top)
         return Panel(title, BLOCK, "", marks, percent_y=True, y_range=limits)
@@ -32,26 +33,30 @@ def norms_chart(seen: Seen) -> Chart:
         "norms",
         "What comes out of the norms",
         (
-            panel("mean of all values", lambda one: one.mean),
-            panel("variance of all values", lambda one: one.variance),
-            panel("largest magnitude", lambda one: max(-one.lowest, one.highest), log_y=True),
-            shares("channels with extremes", lambda one: len(one.extreme_channels) / one.channels),
-            shares("variance between channels", lambda one: one.between),
-            shares("the same without extremes", lambda one: one.between_others),
+            panel("mean, in standard deviations", lambda one: one.output.relative_mean),
+            panel("variance", lambda one: one.output.variance),
+            panel("largest magnitude", lambda one: one.output.largest, log_y=True),
+            shares("channels with extremes", lambda one: one.output.extreme_share),
+            shares("variance between channels", lambda one: one.output.between),
+            shares("the same without extremes", lambda one: one.output.between_others),
+            shares("the same within an image", lambda one: one.output.between_in_image),
+            shares("the same before the norm", lambda one: one.input.between),
         ),
         columns=2,
         caption="Before attention: solid; before or within the feed-forward: dashed. Triangles: "
         "norms before the blocks, between stages and behind the last. A channel has extremes where "
-        f"its largest magnitude exceeds {EXTREME:g} times the layer's median of those. Variance "
-        "between channels is the share that lies between their means.",
+        f"its largest magnitude exceeds {EXTREME:g} times the layer's median of those. The last "
+        "four panels: the share of the variance that lies between the channels' means.",
     )
 
 
-def _all_by_depth(seen: Seen, value: Callable[[Spread], float]) -> tuple[Mark, ...]:
+def _all_by_depth(seen: Seen, value: Callable[[LayerActivations], float]) -> tuple[Mark, ...]:
     return tuple(mark for name, found in seen for mark in _by_depth(name, found, value))
 
 
-def _by_depth(name: str, found: Inspection, value: Callable[[Spread], float]) -> Iterable[Mark]:
+def _by_depth(
+    name: str, found: Inspection, value: Callable[[LayerActivations], float]
+) -> Iterable[Mark]:
     attention = [layer for layer in found.layers if layer.role == "attention"]
     feed_forward = [layer for layer in found.layers if layer.role in FEED_FORWARD]
     others = [layer for layer in found.layers if layer not in (*attention, *feed_forward)]
@@ -63,9 +68,9 @@ def _by_depth(name: str, found: Inspection, value: Callable[[Spread], float]) ->
 
 
 def _points(
-    layers: Sequence[LayerActivations], value: Callable[[Spread], float]
+    layers: Sequence[LayerActivations], value: Callable[[LayerActivations], float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(one.depth for one in layers), tuple(float(value(one.output)) for one in layers)
+    return tuple(one.depth for one in layers), tuple(value(one) for one in layers)
 
 
 def _paths(layers: Sequence[LayerActivations]) -> tuple[str, ...]:
@@ -107,8 +112,8 @@ def _ranked(name: str, layer: LayerActivations) -> Mark:
 
 def statistics_chart(seen: Seen) -> Chart:
     """BatchNorm's running averages beside the population's statistics."""
-    shifts: list[Mark] = []
-    ratios: list[Mark] = []
+    shifts: list[Line] = []
+    ratios: list[Line] = []
     for name, found in seen:
         if found.statistics:
             x = numbers(len(found.statistics))
@@ -117,17 +122,27 @@ def statistics_chart(seen: Seen) -> Chart:
             ratio = tuple(one.variance_ratio for one in found.statistics)
             shifts.append(Line(name, x, shift, labels=labels))
             ratios.append(Line(name, x, ratio, labels=labels))
-    mean = "running mean off by, in standard deviations"
+    most = max((value or 0.0 for line in shifts for value in line.y), default=0.0)
+    far = max((abs((value or 1.0) - 1.0) for line in ratios for value in line.y), default=0.0)
+    reach = 1.1 * max(far, LEAST_SHIFT)
+    order = "BatchNorm, in order"
     return Chart(
         "statistics",
         "Running statistics of BatchNorm beside those of the population",
         (
-            Panel(mean, "BatchNorm, in order", "", tuple(shifts)),
+            Panel(
+                "running mean off by, in standard deviations",
+                order,
+                "",
+                tuple(shifts),
+                y_range=(0.0, 1.1 * max(most, LEAST_SHIFT)),
+            ),
             Panel(
                 "running variance / variance",
-                "BatchNorm, in order",
+                order,
                 "",
                 tuple(ratios),
+                y_range=(max(1.0 - reach, 0.0), 1.0 + reach),
                 lines=(Reference(1.0),),
             ),
         ),

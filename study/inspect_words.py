@@ -11,6 +11,7 @@ from objectives.layers import LayerActivations
 from study.inspect_norm_charts import FEED_FORWARD, Seen
 from study.tables import plain_table
 
+BETWEEN = ("between channels", "without extreme", "in an image")  # shares of the variance
 SMALL_MEAN = 0.1  # of the standard deviation
 FEW = 0.05  # of the channels
 CLOSE = 0.1  # of the variance between channels
@@ -22,7 +23,7 @@ TITLES = {"LayerNorm": "LayerNorm", "TokenBatchNorm": "BatchNorm"}
 def norms_table(found: Inspection) -> Table:
     """A row for each norm: what comes out of it."""
     table = plain_table("norm", "kind")
-    for heading in ("mean", "variance", "lowest", "highest", "extreme", "between", "without"):
+    for heading in ("mean", "variance", "lowest", "highest", "extreme", *BETWEEN):
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in found.layers:
         one = layer.output
@@ -36,6 +37,7 @@ def norms_table(found: Inspection) -> Table:
             f"{len(one.extreme_channels)} of {one.channels}",
             f"{one.between:.1%}",
             f"{one.between_others:.1%}",
+            f"{one.between_in_image:.1%}",
         )
     return table
 
@@ -93,8 +95,8 @@ def _of_one(name: str, found: Inspection) -> Iterator[str]:
 
 def _few_hold_extremes(layers: Sequence[LayerActivations]) -> str:
     outputs = [layer.output for layer in layers]
-    small = sum(abs(one.mean) < SMALL_MEAN * one.variance**0.5 for one in outputs)
-    with_few = [one for one in outputs if 0 < len(one.extreme_channels) <= FEW * one.channels]
+    small = sum(abs(one.relative_mean) < SMALL_MEAN for one in outputs)
+    with_few = [one for one in outputs if 0.0 < one.extreme_share <= FEW]
     holds = len(with_few) > len(outputs) / 2 and small > len(outputs) / 2
     most = max(len(one.extreme_channels) for one in outputs)
     return (
@@ -109,7 +111,7 @@ def _held(outputs: Sequence[Spread]) -> str:
     """What share of the variance the extreme channels have, where there are any."""
     shares = []
     for one in outputs:
-        left = one.variance_of_others * (one.channels - len(one.extreme_channels)) / one.channels
+        left = one.variance_of_others * (1.0 - one.extreme_share)
         shares.append(max(1.0 - left / one.variance, 0.0))
     return f" and hold {median(shares):.0%} of the variance there" if shares else ""
 
@@ -128,16 +130,22 @@ def _close_apart_from_extremes(layers: Sequence[LayerActivations]) -> str:
 
 def _all_differ(layers: Sequence[LayerActivations]) -> str:
     outputs = [layer.output for layer in layers]
-    small = sum(abs(one.mean) < SMALL_MEAN * one.variance**0.5 for one in outputs)
+    small = sum(abs(one.relative_mean) < SMALL_MEAN for one in outputs)
     without = sum(not one.extreme_channels for one in outputs)
-    shares = [one.between for one in outputs]
-    holds = min(small, without) > len(outputs) / 2 and median(shares) >= CLOSE
+    shares, in_image = _between(layers)
+    holds = min(small, without) > len(outputs) / 2 and in_image >= CLOSE
     return (
         f"BatchNorm outputs have small mean and large variance as all channels differ: "
         f"{_verdict(holds)}. The mean is below {SMALL_MEAN:g} standard deviations in {small} of "
-        f"{len(outputs)} layers, {without} have no extreme channel, and {median(shares):.1%} of "
-        f"the variance lies between channels (median; {min(shares):.1%} to {max(shares):.1%})"
+        f"{len(outputs)} layers, {without} have no extreme channel, and {in_image:.1%} of the "
+        f"variance within an image lies between channels, {shares:.1%} over all images (medians)"
     )
+
+
+def _between(layers: Sequence[LayerActivations]) -> tuple[float, float]:
+    """Shares of the variance between channels, over all images and within one; medians."""
+    outputs = [layer.output for layer in layers]
+    return median(one.between for one in outputs), median(one.between_in_image for one in outputs)
 
 
 def _larger_branch(found: Inspection) -> str:
@@ -169,14 +177,15 @@ def _of_both(seen: Seen) -> list[str]:
         for kind in TITLES:
             layers = _block_norms(found, kind)
             if len(layers) > len([one for one in found.layers if one.role in IN_A_BLOCK]) / 2:
-                shares[kind] = name, median(layer.output.between for layer in layers)
+                shares[kind] = name, *_between(layers)
     if set(shares) != set(TITLES):
         return []
-    (layer_name, layer), (batch_name, batch) = (shares[kind] for kind in TITLES)
+    (one, layer, layer_in_image), (other, batch, batch_in_image) = (shares[k] for k in TITLES)
     return [
         f"BatchNorm makes the variance between channels larger than LayerNorm: "
-        f"{_verdict(batch > layer)}. {batch:.1%} of it lies between channels in {batch_name}, "
-        f"{layer:.1%} in {layer_name} (medians over the norms of the blocks)"
+        f"{_verdict(batch > layer)} over all images, {_verdict(batch_in_image > layer_in_image)} "
+        f"within one. {batch:.1%} and {batch_in_image:.1%} of it lie between channels in {other}, "
+        f"{layer:.1%} and {layer_in_image:.1%} in {one} (medians over the norms of the blocks)"
     ]
 
 
