@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from statistics import fmean, median, pvariance
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -58,7 +58,12 @@ class Spread:
     @property
     def relative_mean(self) -> float:
         """The mean in standard deviations; 0 where all values are alike."""
-        return self.mean / math.sqrt(self.variance) if self.variance > 0.0 else 0.0
+        return _ratio(self.mean, math.sqrt(self.variance))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all values are numbers."""
+        return math.isfinite(self.variance)
 
     @property
     def largest(self) -> float:
@@ -82,7 +87,7 @@ def spread(channels: Channels, between_in_image: float) -> Spread:
     variance_of_others, between_others = _variance(others)
     return Spread(
         channels=len(channels.mean),
-        mean=fmean(channels.mean),
+        mean=float(_exact(channels.mean).mean()),
         variance=variance,
         lowest=min(channels.lowest),
         highest=max(channels.highest),
@@ -96,9 +101,17 @@ def spread(channels: Channels, between_in_image: float) -> Spread:
 
 def _variance(channels: Channels) -> tuple[float, float]:
     """The variance of all values, and the share of it between the channels' means."""
-    between = pvariance(channels.mean)
-    total = between + fmean(channels.variance)
-    return total, between / total if total > 0.0 else 0.0
+    between = float(_exact(channels.mean).var(correction=0))
+    total = between + float(_exact(channels.variance).mean())
+    return total, _ratio(between, total)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return 0.0 if whole == 0.0 else part / whole
+
+
+def _exact(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 class ChannelSums:
@@ -139,4 +152,4 @@ class ChannelSums:
     def spread(self) -> Spread:
         """What was added so far, in numbers."""
         between, total = self.in_images.tolist()
-        return spread(self.result(), between / total if total > 0.0 else 0.0)
+        return spread(self.result(), _ratio(between, total))

@@ -1,5 +1,6 @@
 """Charts of what comes out of the norms, the models side by side."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
@@ -24,8 +25,9 @@ def norms_chart(seen: Seen) -> Chart:
         return Panel(title, BLOCK, "", _all_by_depth(seen, value), log_y=log_y)
 
     def shares(title: str, value: Callable[[LayerActivations], float]) -> Panel:
-        most = max((value(one) for _, found in seen for one in found.layers), default=0.0)
-        marks, top = _all_by_depth(seen, value), max(most, LEAST_TOP)
+        known = [value(one) for _, found in seen for one in found.layers]
+        top = max(filter(math.isfinite, [*known, LEAST_TOP]))
+        marks = _all_by_depth(seen, value)
         limits = (-0.03 * top, 1.05 * top)
         return Panel(title, BLOCK, "", marks, percent_y=True, y_range=limits)
 
@@ -122,9 +124,10 @@ def statistics_chart(seen: Seen) -> Chart:
             ratio = tuple(one.variance_ratio for one in found.statistics)
             shifts.append(Line(name, x, shift, labels=labels))
             ratios.append(Line(name, x, ratio, labels=labels))
-    most = max((value or 0.0 for line in shifts for value in line.y), default=0.0)
-    far = max((abs((value or 1.0) - 1.0) for line in ratios for value in line.y), default=0.0)
-    reach = 1.1 * max(far, LEAST_SHIFT)
+    known = [one for _, found in seen for one in found.statistics]
+    off = filter(math.isfinite, [*(one.mean_shift for one in known), LEAST_SHIFT])
+    far = filter(math.isfinite, [*(abs(one.variance_ratio - 1.0) for one in known), LEAST_SHIFT])
+    reach = 1.1 * max(far)
     order = "BatchNorm, in order"
     return Chart(
         "statistics",
@@ -135,7 +138,7 @@ def statistics_chart(seen: Seen) -> Chart:
                 order,
                 "",
                 tuple(shifts),
-                y_range=(0.0, 1.1 * max(most, LEAST_SHIFT)),
+                y_range=(0.0, 1.1 * max(off)),
             ),
             Panel(
                 "running variance / variance",

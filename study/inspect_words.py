@@ -1,70 +1,40 @@
-"""What an inspection found, in tables by depth and in sentences with numbers."""
+"""What an inspection found, in sentences with numbers."""
 
+import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean, median
-
-from rich.table import Table
+from statistics import median
 
 from objectives.activations import Inspection
 from objectives.channels import EXTREME, Spread
 from objectives.layers import LayerActivations
 from study.inspect_norm_charts import FEED_FORWARD, Seen
-from study.tables import plain_table
+from study.inspect_tables import TITLES
 
-BETWEEN = ("between channels", "without extreme", "in an image")  # shares of the variance
 SMALL_MEAN = 0.1  # of the standard deviation
 FEW = 0.05  # of the channels
 CLOSE = 0.1  # of the variance between channels
 LESS = 0.9  # of it in the deeper half, for what is more so with depth
 IN_A_BLOCK = ("attention", *FEED_FORWARD)
-TITLES = {"LayerNorm": "LayerNorm", "TokenBatchNorm": "BatchNorm"}
-
-
-def norms_table(found: Inspection) -> Table:
-    """A row for each norm: what comes out of it."""
-    table = plain_table("norm", "kind")
-    for heading in ("mean", "variance", "lowest", "highest", "extreme", *BETWEEN):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for layer in found.layers:
-        one = layer.output
-        table.add_row(
-            layer.path,
-            TITLES.get(layer.norm, layer.norm),
-            f"{one.mean:.3f}",
-            f"{one.variance:.3g}",
-            f"{one.lowest:.3g}",
-            f"{one.highest:.3g}",
-            f"{len(one.extreme_channels)} of {one.channels}",
-            f"{one.between:.1%}",
-            f"{one.between_others:.1%}",
-            f"{one.between_in_image:.1%}",
-        )
-    return table
-
-
-def blocks_table(found: Inspection) -> Table:
-    """A row for each block: its branches, its attention, its activation."""
-    table = plain_table("block")
-    for heading in ("attention", "cosine", "MLP", "cosine", "entropy", "at 0 or less", "at 6"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    rows = zip(found.blocks, found.attention, found.activations, strict=True)
-    for block, attention, activation in rows:
-        table.add_row(
-            block.path,
-            f"{block.attention.relative:.3g}",
-            f"{block.attention.cosine:.3f}",
-            f"{block.feed_forward.relative:.3g}",
-            f"{block.feed_forward.cosine:.3f}",
-            f"{fmean(attention.heads):.3f}",
-            f"{activation.off:.1%}",
-            "" if activation.full is None else f"{activation.full:.2%}",
-        )
-    return table
 
 
 def observations(seen: Seen) -> list[str]:
     """Whether what the DeiT-BN blog observed holds here, and what else is worth a sentence."""
-    return [line for name, found in seen for line in _of_one(name, found)] + _of_both(seen)
+    lines = []
+    for name, found in seen:
+        broken = _not_finite(found)
+        lines += list(_of_one(name, found)) if broken is None else [_diverged(name, broken)]
+    return lines + _of_both([one for one in seen if _not_finite(one[1]) is None])
+
+
+def _not_finite(found: Inspection) -> str | None:
+    """Where values stop being numbers; None: nowhere."""
+    layers = ((one.path, one.input.is_finite and one.output.is_finite) for one in found.layers)
+    blocks = ((one.path, math.isfinite(one.feed_forward.relative)) for one in found.blocks)
+    return next((path for path, is_finite in (*layers, *blocks) if not is_finite), None)
+
+
+def _diverged(name: str, path: str) -> str:
+    return f"{name}: values are no finite numbers at {path}: the model has diverged"
 
 
 def _of_one(name: str, found: Inspection) -> Iterator[str]:
@@ -102,8 +72,9 @@ def _few_hold_extremes(layers: Sequence[LayerActivations]) -> str:
     return (
         f"LayerNorm outputs have small mean and large variance as a few channels hold extremes: "
         f"{_verdict(holds)}. The mean is below {SMALL_MEAN:g} standard deviations in {small} of "
-        f"{len(outputs)} layers; 1 to {FEW:.0%} of the channels exceed {EXTREME:g} times the "
-        f"median in {len(with_few)} (at most {most} channels do){_held(with_few)}"
+        f"{len(outputs)} layers; at least 1 and at most {FEW:.0%} of the channels exceed "
+        f"{EXTREME:g} times the median in {len(with_few)} (at most {most} channels do)"
+        f"{_held(with_few)}"
     )
 
 

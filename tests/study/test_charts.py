@@ -101,8 +101,8 @@ def test_plotly_has_the_values_of_the_chart_and_gaps_stay_gaps() -> None:
 
 
 def test_a_gap_breaks_the_line_in_the_png() -> None:
-    whole = Line("a", X, (1.0, 1.0, 1.0, 1.0), markers=False)
-    broken = Line("a", X, (1.0, None, 1.0, 1.0), markers=False)
+    whole = Line("", X, (1.0, 1.0, 1.0, 1.0), markers=False)
+    broken = Line("", X, (1.0, None, 1.0, 1.0), markers=False)
 
     def drawn(line: Line) -> int:
         blue = [int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5)]
