@@ -1,8 +1,9 @@
 """Statistics of the channels of a layer, over all tokens of all images."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from statistics import fmean, median, pvariance
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -50,11 +51,32 @@ class Spread:
     highest: float
     between: float  # share of the variance that is between the means of the channels
     extreme_channels: tuple[int, ...]  # see `Channels.extreme`
+    between_in_image: float  # as `between`, within single images: mean over them
     variance_of_others: float  # of the values of all channels but the extreme ones
     between_others: float  # as `between`, without the extreme ones
 
+    @property
+    def relative_mean(self) -> float:
+        """The mean in standard deviations; 0 where all values are alike."""
+        return _ratio(self.mean, math.sqrt(self.variance))
 
-def spread(channels: Channels) -> Spread:
+    @property
+    def is_finite(self) -> bool:
+        """Whether all values are numbers."""
+        return math.isfinite(self.variance)
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude."""
+        return max(-self.lowest, self.highest)
+
+    @property
+    def extreme_share(self) -> float:
+        """The share of the channels that are extreme."""
+        return len(self.extreme_channels) / self.channels
+
+
+def spread(channels: Channels, between_in_image: float) -> Spread:
     """The numbers of a layer from those of its channels, which have equally many values.
 
     The variance of all values is that of the channels' means plus the mean of their variances.
@@ -65,12 +87,13 @@ def spread(channels: Channels) -> Spread:
     variance_of_others, between_others = _variance(others)
     return Spread(
         channels=len(channels.mean),
-        mean=fmean(channels.mean),
+        mean=float(_exact(channels.mean).mean()),
         variance=variance,
         lowest=min(channels.lowest),
         highest=max(channels.highest),
         between=between,
         extreme_channels=extreme,
+        between_in_image=between_in_image,
         variance_of_others=variance_of_others,
         between_others=between_others,
     )
@@ -78,21 +101,36 @@ def spread(channels: Channels) -> Spread:
 
 def _variance(channels: Channels) -> tuple[float, float]:
     """The variance of all values, and the share of it between the channels' means."""
-    between = pvariance(channels.mean)
-    total = between + fmean(channels.variance)
-    return total, between / total if total > 0.0 else 0.0
+    between = float(_exact(channels.mean).var(correction=0))
+    total = between + float(_exact(channels.variance).mean())
+    return total, _ratio(between, total)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return 0.0 if whole == 0.0 else part / whole
+
+
+def _exact(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 class ChannelSums:
-    """Adds tokens up, batch by batch; in float64, as means may be large beside deviations."""
+    """Adds images up, batch by batch; in float64, as means may be large beside deviations."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0  # tokens
         self.parts: list[Tensor] = []  # sum, sum of squares, lowest and highest, (C,) each
+        self.in_images = torch.zeros(2, dtype=torch.float64)  # variance between channels, and all
 
     def add(self, values: Tensor) -> None:
-        """Add `values` (…, C)."""
-        rows = values.detach().flatten(0, -2).double()
+        """Add `values` (B, …, C)."""
+        images = values.detach().reshape(len(values), -1, values.shape[-1]).double()
+        between, total = (
+            images.mean(dim=1).var(1, correction=0),
+            images.flatten(1).var(1, correction=0),
+        )
+        self.in_images += torch.stack([between.sum(), total.sum()])
+        rows = images.flatten(0, 1)
         self.count += len(rows)
         new = [rows.sum(0), rows.square().sum(0), rows.amin(0), rows.amax(0)]
         if self.parts:
@@ -110,3 +148,8 @@ class ChannelSums:
         variance = (squares / self.count - mean.square()).clamp_min(0.0)
         columns = (mean, variance, lowest, highest)
         return Channels(*(tuple(column.tolist()) for column in columns))
+
+    def spread(self) -> Spread:
+        """What was added so far, in numbers."""
+        between, total = self.in_images.tolist()
+        return spread(self.result(), _ratio(between, total))

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from models.anatomy import Role, Site
-from objectives.channels import Channels, ChannelSums, Spread, spread
+from objectives.channels import Channels, ChannelSums, Spread
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,14 @@ class NormMeter:
 
     def result(self) -> LayerActivations:
         """What was heard."""
-        channels = self.output.result()
         return LayerActivations(
             path=self.site.path,
             role=self.site.role,
             norm=self.norm,
             depth=self.depth,
-            input=spread(self.input.result()),
-            output=spread(channels),
-            channels=channels,
+            input=self.input.spread(),
+            output=self.output.spread(),
+            channels=self.output.result(),
         )
 
 

@@ -54,20 +54,18 @@ def key_of(mark: Series) -> str:
 
 
 def entries(chart: Chart) -> tuple[Entry, ...]:
-    """An entry for each key, in order of appearance; beyond eight, colours come again."""
+    """An entry for each key in the order of colours; beyond eight keys, colours come again."""
     found: dict[str, Kind] = {}
     for mark in _series(chart):
         found.setdefault(key_of(mark), _kind(mark))
-    return tuple(
-        Entry(key, PALETTE[index % len(PALETTE)], kind)
-        for index, (key, kind) in enumerate(found.items())
-    )
+    keys = list(dict.fromkeys((*chart.order, *found)))
+    colours = {key: PALETTE[index % len(PALETTE)] for index, key in enumerate(keys)}
+    return tuple(Entry(key, colours[key], found[key]) for key in keys if key in found)
 
 
 def legend(chart: Chart) -> tuple[Entry, ...]:
-    """The entries that are worth showing: none where there is only one."""
-    named = tuple(entry for entry in entries(chart) if entry.key)
-    return named if len(named) > 1 else ()
+    """The entries that are shown: those with a name."""
+    return tuple(entry for entry in entries(chart) if entry.key)
 
 
 def box(values: Values) -> Box | None:

@@ -82,7 +82,7 @@ def inspect(
 
 
 def _show(done: "Inspected", console: "Console") -> None:
-    from study.inspect_words import blocks_table, norms_table
+    from study.inspect_tables import blocks_table, norms_table
 
     for one, found in done.subjects:
         print_line(console, f"model:   {one.name}, {one.source}")

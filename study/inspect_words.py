@@ -1,67 +1,40 @@
-"""What an inspection found, in tables by depth and in sentences with numbers."""
+"""What an inspection found, in sentences with numbers."""
 
+import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean, median
-
-from rich.table import Table
+from statistics import median
 
 from objectives.activations import Inspection
 from objectives.channels import EXTREME, Spread
 from objectives.layers import LayerActivations
-from study.inspect_charts import FEED_FORWARD, Seen
-from study.tables import plain_table
+from study.inspect_norm_charts import FEED_FORWARD, Seen
+from study.inspect_tables import TITLES
 
 SMALL_MEAN = 0.1  # of the standard deviation
 FEW = 0.05  # of the channels
 CLOSE = 0.1  # of the variance between channels
+LESS = 0.9  # of it in the deeper half, for what is more so with depth
 IN_A_BLOCK = ("attention", *FEED_FORWARD)
-TITLES = {"LayerNorm": "LayerNorm", "TokenBatchNorm": "BatchNorm"}
-
-
-def norms_table(found: Inspection) -> Table:
-    """A row for each norm: what comes out of it."""
-    table = plain_table("norm", "kind")
-    for heading in ("mean", "variance", "lowest", "highest", "extreme", "between", "without"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for layer in found.layers:
-        one = layer.output
-        table.add_row(
-            layer.path,
-            TITLES.get(layer.norm, layer.norm),
-            f"{one.mean:.3f}",
-            f"{one.variance:.3g}",
-            f"{one.lowest:.3g}",
-            f"{one.highest:.3g}",
-            f"{len(one.extreme_channels)} of {one.channels}",
-            f"{one.between:.1%}",
-            f"{one.between_others:.1%}",
-        )
-    return table
-
-
-def blocks_table(found: Inspection) -> Table:
-    """A row for each block: its branches, its attention, its activation."""
-    table = plain_table("block")
-    for heading in ("attention", "cosine", "MLP", "cosine", "entropy", "at 0 or less", "at 6"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    rows = zip(found.blocks, found.attention, found.activations, strict=True)
-    for block, attention, activation in rows:
-        table.add_row(
-            block.path,
-            f"{block.attention.relative:.3g}",
-            f"{block.attention.cosine:.3f}",
-            f"{block.feed_forward.relative:.3g}",
-            f"{block.feed_forward.cosine:.3f}",
-            f"{fmean(attention.heads):.3f}",
-            f"{activation.off:.1%}",
-            "" if activation.full is None else f"{activation.full:.2%}",
-        )
-    return table
 
 
 def observations(seen: Seen) -> list[str]:
     """Whether what the DeiT-BN blog observed holds here, and what else is worth a sentence."""
-    return [line for name, found in seen for line in _of_one(name, found)] + _of_both(seen)
+    lines = []
+    for name, found in seen:
+        broken = _not_finite(found)
+        lines += list(_of_one(name, found)) if broken is None else [_diverged(name, broken)]
+    return lines + _of_both([one for one in seen if _not_finite(one[1]) is None])
+
+
+def _not_finite(found: Inspection) -> str | None:
+    """Where values stop being numbers; None: nowhere."""
+    layers = ((one.path, one.input.is_finite and one.output.is_finite) for one in found.layers)
+    blocks = ((one.path, math.isfinite(one.feed_forward.relative)) for one in found.blocks)
+    return next((path for path, is_finite in (*layers, *blocks) if not is_finite), None)
+
+
+def _diverged(name: str, path: str) -> str:
+    return f"{name}: values are no finite numbers at {path}: the model has diverged"
 
 
 def _of_one(name: str, found: Inspection) -> Iterator[str]:
@@ -92,15 +65,16 @@ def _of_one(name: str, found: Inspection) -> Iterator[str]:
 
 def _few_hold_extremes(layers: Sequence[LayerActivations]) -> str:
     outputs = [layer.output for layer in layers]
-    small = sum(abs(one.mean) < SMALL_MEAN * one.variance**0.5 for one in outputs)
-    with_few = [one for one in outputs if 0 < len(one.extreme_channels) <= FEW * one.channels]
+    small = sum(abs(one.relative_mean) < SMALL_MEAN for one in outputs)
+    with_few = [one for one in outputs if 0.0 < one.extreme_share <= FEW]
     holds = len(with_few) > len(outputs) / 2 and small > len(outputs) / 2
     most = max(len(one.extreme_channels) for one in outputs)
     return (
         f"LayerNorm outputs have small mean and large variance as a few channels hold extremes: "
         f"{_verdict(holds)}. The mean is below {SMALL_MEAN:g} standard deviations in {small} of "
-        f"{len(outputs)} layers; 1 to {FEW:.0%} of the channels exceed {EXTREME:g} times the "
-        f"median in {len(with_few)} (at most {most} channels do){_held(with_few)}"
+        f"{len(outputs)} layers; at least 1 and at most {FEW:.0%} of the channels exceed "
+        f"{EXTREME:g} times the median in {len(with_few)} (at most {most} channels do)"
+        f"{_held(with_few)}"
     )
 
 
@@ -108,7 +82,7 @@ def _held(outputs: Sequence[Spread]) -> str:
     """What share of the variance the extreme channels have, where there are any."""
     shares = []
     for one in outputs:
-        left = one.variance_of_others * (one.channels - len(one.extreme_channels)) / one.channels
+        left = one.variance_of_others * (1.0 - one.extreme_share)
         shares.append(max(1.0 - left / one.variance, 0.0))
     return f" and hold {median(shares):.0%} of the variance there" if shares else ""
 
@@ -117,7 +91,7 @@ def _close_apart_from_extremes(layers: Sequence[LayerActivations]) -> str:
     shares = [layer.output.between_others for layer in layers]
     half = len(shares) // 2
     shallow, deep = median(shares[:half] or shares), median(shares[half:])
-    holds = median(shares) < CLOSE and deep < shallow
+    holds = median(shares) < CLOSE and deep < LESS * shallow
     return (
         f"apart from extremes LayerNorm's channels are close to each other, more so with depth: "
         f"{_verdict(holds)}. {median(shares):.1%} of the variance lies between channels (median), "
@@ -127,16 +101,22 @@ def _close_apart_from_extremes(layers: Sequence[LayerActivations]) -> str:
 
 def _all_differ(layers: Sequence[LayerActivations]) -> str:
     outputs = [layer.output for layer in layers]
-    small = sum(abs(one.mean) < SMALL_MEAN * one.variance**0.5 for one in outputs)
+    small = sum(abs(one.relative_mean) < SMALL_MEAN for one in outputs)
     without = sum(not one.extreme_channels for one in outputs)
-    shares = [one.between for one in outputs]
-    holds = min(small, without) > len(outputs) / 2 and median(shares) >= CLOSE
+    shares, in_image = _between(layers)
+    holds = min(small, without) > len(outputs) / 2 and in_image >= CLOSE
     return (
         f"BatchNorm outputs have small mean and large variance as all channels differ: "
         f"{_verdict(holds)}. The mean is below {SMALL_MEAN:g} standard deviations in {small} of "
-        f"{len(outputs)} layers, {without} have no extreme channel, and {median(shares):.1%} of "
-        f"the variance lies between channels (median; {min(shares):.1%} to {max(shares):.1%})"
+        f"{len(outputs)} layers, {without} have no extreme channel, and {in_image:.1%} of the "
+        f"variance within an image lies between channels, {shares:.1%} over all images (medians)"
     )
+
+
+def _between(layers: Sequence[LayerActivations]) -> tuple[float, float]:
+    """Shares of the variance between channels, over all images and within one; medians."""
+    outputs = [layer.output for layer in layers]
+    return median(one.between for one in outputs), median(one.between_in_image for one in outputs)
 
 
 def _larger_branch(found: Inspection) -> str:
@@ -168,14 +148,15 @@ def _of_both(seen: Seen) -> list[str]:
         for kind in TITLES:
             layers = _block_norms(found, kind)
             if len(layers) > len([one for one in found.layers if one.role in IN_A_BLOCK]) / 2:
-                shares[kind] = name, median(layer.output.between for layer in layers)
+                shares[kind] = name, *_between(layers)
     if set(shares) != set(TITLES):
         return []
-    (layer_name, layer), (batch_name, batch) = (shares[kind] for kind in TITLES)
+    (one, layer, layer_in_image), (other, batch, batch_in_image) = (shares[k] for k in TITLES)
     return [
         f"BatchNorm makes the variance between channels larger than LayerNorm: "
-        f"{_verdict(batch > layer)}. {batch:.1%} of it lies between channels in {batch_name}, "
-        f"{layer:.1%} in {layer_name} (medians over the norms of the blocks)"
+        f"{_verdict(batch > layer)} over all images, {_verdict(batch_in_image > layer_in_image)} "
+        f"within one. {batch:.1%} and {batch_in_image:.1%} of it lie between channels in {other}, "
+        f"{layer:.1%} and {layer_in_image:.1%} in {one} (medians over the norms of the blocks)"
     ]
 
 

@@ -16,7 +16,8 @@ from objectives.injection import check_factor
 from study.charts import Chart, Picture
 from study.charts_png import write_png
 from study.inspect_charts import charts_of
-from study.inspect_subjects import Images, Subject, find, images_for, names_of, subject
+from study.inspect_images import Images, images_for
+from study.inspect_subjects import Subject, find, names_of, subject
 from study.inspect_words import observations
 from study.settings import Settings
 from study.trained import tracker_at

@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from models.errors import InputError
 from study.errors import TrackingError
 from study.identity import StudyIdentity
-from study.mlflow_tracker import MlflowTracker
 from study.settings import Settings
 from study.storage import open_store, tracking_uri
 from study.studies import show_study
+
+if TYPE_CHECKING:
+    from study.mlflow_tracker import MlflowTracker
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,10 @@ def is_run_id(target: str) -> bool:
 
 
 @contextmanager
-def tracker_at(place: RunPlace) -> Iterator[MlflowTracker]:
+def tracker_at(place: RunPlace) -> Iterator["MlflowTracker"]:
     """A tracker of the MLflow that has a run, closed at the end."""
+    from study.mlflow_tracker import MlflowTracker  # takes two seconds
+
     tracker = MlflowTracker(place.tracking_uri)
     try:
         yield tracker

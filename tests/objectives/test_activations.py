@@ -145,6 +145,10 @@ def test_norms_are_measured_over_all_images(name: str, split: Split) -> None:
     assert last.output.highest == pytest.approx(float(values.max()))
     wanted = values.mean(0).var(correction=0) / values.var(correction=0)
     assert last.output.between == pytest.approx(float(wanted), rel=1e-3)
+    by_image = outputs[0].flatten(1, -2)
+    wanted = by_image.mean(1).var(1, correction=0).mean()
+    wanted /= by_image.flatten(1).var(1, correction=0).mean()
+    assert last.output.between_in_image == pytest.approx(float(wanted), rel=1e-4)
     torch.testing.assert_close(torch.tensor(last.channels.mean), values.mean(0))
     torch.testing.assert_close(torch.tensor(last.channels.lowest), values.amin(0))
     hits = (logits.argmax(1) == split.labels).float().mean()
@@ -171,12 +175,12 @@ def test_a_layer_in_numbers() -> None:
     channels = Channels((1.0, 3.0, 2.0), (0.5, 0.5, 2.0), (-1.0, 1.0, -19.0), (2.0, 3.0, 4.0))
     assert channels.magnitudes == (2.0, 3.0, 19.0)
     assert channels.extreme == (2,)
-    found = spread(channels)
+    found = spread(channels, 0.25)
     assert found.mean == 2.0
     assert found.variance == pytest.approx(2 / 3 + 1.0)
     assert found.between == pytest.approx((2 / 3) / (5 / 3))
     assert (found.variance_of_others, found.between_others) == pytest.approx((1.5, 1.0 / 1.5))
-    assert spread(Channels(*[(0.0, 0.0)] * 4)).between == 0.0
+    assert spread(Channels(*[(0.0, 0.0)] * 4), 0.0).between == 0.0
 
 
 def test_even_attention_has_entropy_1_and_attention_to_one_key_0(split: Split) -> None:

@@ -101,8 +101,8 @@ def test_plotly_has_the_values_of_the_chart_and_gaps_stay_gaps() -> None:
 
 
 def test_a_gap_breaks_the_line_in_the_png() -> None:
-    whole = Line("a", X, (1.0, 1.0, 1.0, 1.0), markers=False)
-    broken = Line("a", X, (1.0, None, 1.0, 1.0), markers=False)
+    whole = Line("", X, (1.0, 1.0, 1.0, 1.0), markers=False)
+    broken = Line("", X, (1.0, None, 1.0, 1.0), markers=False)
 
     def drawn(line: Line) -> int:
         blue = [int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5)]
@@ -126,7 +126,7 @@ def test_a_name_has_one_colour_in_all_panels_and_both_drawings() -> None:
     assert has_colour(chart_of(second), PALETTE[0])
 
 
-def test_the_legend_has_each_key_once_and_none_for_one() -> None:
+def test_the_legend_has_each_name_once() -> None:
     chart = chart_of(LINE, BARS, POINTS, VALUED, HEAT)
     assert [(entry.key, entry.kind) for entry in legend(chart)] == [
         ("vit", "line"),
@@ -135,9 +135,17 @@ def test_the_legend_has_each_key_once_and_none_for_one() -> None:
     shown = json.loads(str(charts_plotly.figure(chart).to_json()))["data"]
     named = [t["name"] for t in shown if t.get("showlegend", True) and "name" in t]
     assert named == ["vit", "vitbn"]
-    assert legend(chart_of(LINE, BOXES)) == ()
+    assert legend(chart_of(Line("", X, X))) == ()
     many = chart_of(*(Line(str(n), X, X) for n in range(len(PALETTE) + 1)))
     assert [entry.colour for entry in entries(many)] == [*PALETTE, PALETTE[0]]
+
+
+def test_charts_of_one_order_agree_in_their_colours() -> None:
+    panels = chart_of(POINTS).panels
+    chart = Chart("test", "", panels, order=("vit", "vitbn"))
+    assert [(entry.key, entry.colour) for entry in legend(chart)] == [("vitbn", PALETTE[1])]
+    assert traces(chart)[0]["marker"]["color"] == PALETTE[1]
+    assert has_colour(chart, PALETTE[1])
 
 
 def test_axes_are_as_the_panel_says() -> None:

@@ -1,6 +1,7 @@
 """Looking into models: from the command line to the charts beside a run."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from objectives.images import Split
 from study.charts import Line, Picture
 from study.charts_png import png
 from study.inspect_charts import charts_of
-from study.inspect_words import blocks_table, norms_table, observations
+from study.inspect_tables import blocks_table, norms_table
+from study.inspect_words import observations
 from study.mlflow_tracker import MlflowTracker
 from study.overview import overview
 from study.request import Request
@@ -247,6 +249,19 @@ def test_charts_of_a_folded_model_leave_out_what_is_not_there(tmp_path: Path) ->
     assert names == ["blocks", "injection", "features-one"]
     (tmp_path / "blocks.png").write_bytes(png(charts[0]))
     assert observations([("one", found)])[0].startswith("one: the MLP changes")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_diverged_model_is_called_so_and_drawn_all_the_same(value: float) -> None:
+    broken, sound = unsettle(small("deit_tiny_bn")), unsettle(small("deit_tiny"))
+    with torch.no_grad():
+        broken.get_submodule("blocks.1.mlp.fc2").bias[0] = value  # type: ignore[index]
+    seen = [("a", looked_at(broken)), ("b", looked_at(sound))]
+    told = observations(seen)
+    assert told[0] == "a: values are no finite numbers at norm: the model has diverged"
+    assert {line.partition(":")[0] for line in told[1:]} == {"b"}
+    for chart in charts_of(seen, Picture(((0.0, 1.0),)))[:2]:
+        assert png(chart)
 
 
 def test_two_of_a_name_are_told_apart(bnvit: Command, weights: Path, best: Session) -> None:
