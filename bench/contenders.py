@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-import article_loop
 import torch
 from floor import floor
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from models.fold import fold
 from models.registry import variant
 from models.switches import ViTSwitches
 from models.vit import merge_attention
+from objectives import article_loop
 from objectives.compiling import why_not_compiled
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
@@ -54,7 +54,8 @@ def training_ways(device: torch.device) -> list[str]:
 def training_call(way: str, model: str, data: SearchData, device: torch.device, steps: int) -> Call:
     """Stretches of `steps` training steps at batch 100."""
     if way == ARTICLE_WAY:
-        losses = article_loop.training(model, data.train, BATCH_SIZE, LR, device)
+        reference = article_loop.ArticleViT(model).to(device)
+        losses = article_loop.training(reference, data.train, BATCH_SIZE, LR, device)
         return partial(_take, losses, steps)
     execution, precision = WAYS[way]
     return stretches(config_of(model, data, precision), data, device, execution, steps)

@@ -36,8 +36,8 @@ Made by `{about["command"]}` on {about["date"]}: {about["threads"]} threads of
 ratio is the median over the turns with its quartiles. Read the ratios; milliseconds are of that
 machine and hour.
 
-*article* is the article's loop, written from its description (`bench/article_loop.py`): DataLoader
-with Resize and ToTensor, BatchNorm between transposes, attention in three products, Adam, `.item()`
+*article* is the article's loop, written from its description (`objectives/article_loop.py`):
+DataLoader with Resize and ToTensor, BatchNorm between transposes, attention in three products, Adam, `.item()`
 at each step – with all six blocks. *plain* is our model and loop, which keeps the images as
 tensors; *ours* is the default: attention's projections multiplied out
 (`models/merged_attention.py`), BatchNorm folded at evaluation, fused Adam. *compiled* adds

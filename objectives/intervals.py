@@ -53,6 +53,14 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(float(np.median(ordered)), float(low), float(high))
 
 
+def least_for_median(level: float) -> int:
+    """How many values an interval of the median needs at this level."""
+    count = LEAST_FOR_MEDIAN
+    while _coverage(count, 1) < level:
+        count += 1
+    return count
+
+
 def _coverage(count: int, depth: int) -> float:
     """How often the median lies between the `depth`-th smallest and the `depth`-th largest."""
     tail = sum(math.comb(count, k) for k in range(depth))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from objectives.calibration import Calibration, kernel_s
-from objectives.intervals import LEAST_FOR_MEDIAN, LEVEL, Interval, median_interval
+from objectives.intervals import LEVEL, Interval, least_for_median, median_interval
 from objectives.turns import rounds, seconds
 
 WARM_UP_S = 0.3  # of each contender, and at least WARM_UP_CALLS
@@ -67,6 +67,12 @@ class Goal:
     most_rounds: int = 480
     sample_s: float = 0.03  # that one sample takes at least, of so many calls
     limit_s: float = 120.0  # of one attempt
+    family: int = 1  # ratios whose intervals are to hold together
+
+    @property
+    def least_rounds(self) -> int:
+        """Rounds without which there would be no interval, whatever the time."""
+        return least_for_median(level_of(self.family))
 
     def looks(self) -> Sequence[int]:
         """Rounds after which the intervals are looked at: few, as each look is a chance to stop."""
@@ -94,11 +100,16 @@ class Race:
 
         The intervals of `family` ratios hold together (Bonferroni).
         """
-        level = 1 - (1 - LEVEL) / family
-        return ratio_of(self.timings[0].samples_s, self._named(name).samples_s, level)
+        first_s, other_s = self.timings[0].samples_s, self._named(name).samples_s
+        return ratio_of(first_s, other_s, level_of(family))
 
     def _named(self, name: str) -> Timing:
         return next(timing for timing in self.timings if timing.name == name)
+
+
+def level_of(family: int) -> float:
+    """The level of each of so many intervals that hold together at `LEVEL` (Bonferroni)."""
+    return 1 - (1 - LEVEL) / family
 
 
 def gain(ratio: Interval) -> Interval:
@@ -138,7 +149,8 @@ def _attempt(
     try:
         for one in rounds(repeated, device):
             taken.append(one)
-            is_over = time.monotonic() - began_s > goal.limit_s and len(taken) >= LEAST_FOR_MEDIAN
+            is_late = time.monotonic() - began_s > goal.limit_s
+            is_over = is_late and len(taken) >= goal.least_rounds
             if len(taken) in looks or is_over:
                 timings = tuple(
                     _timing(each, calls[each.name], taken, counters, peaks) for each in contenders

@@ -34,8 +34,7 @@ def task_lines(speeds: Speeds, task: TaskSpeeds) -> Iterator[str]:
     rounds = len(task.race.timings[0].samples_s)
     yield (
         f"{_WORK[task.work]}, batch size {task.batch_size}: {rounds} rounds"
-        f"{_attempts(task)}; gathering a batch takes {task.loading_s * 1e3:.2f} ms beside that"
-        f"{_unequal(speeds)}"
+        f"{_attempts(task)}; {_loading(task)}{_unequal(speeds)}"
     )
     if task.race.trouble:
         yield f"UNRELIABLE: {task.race.trouble}; measure again when nothing else runs here"
@@ -128,6 +127,12 @@ def _cells(speeds: Speeds, task: TaskSpeeds, timing: Timing) -> Iterator[str]:
 
 def _interval(value: Interval, scale: float = 1.0) -> str:
     return f"{value.estimate * scale:.3f} ({value.low * scale:.3f}–{value.high * scale:.3f})"
+
+
+def _loading(task: TaskSpeeds) -> str:
+    if task.loading_s is None:
+        return "gathering the batches is part of the times"
+    return f"gathering a batch takes {task.loading_s * 1e3:.2f} ms beside that"
 
 
 def _attempts(task: TaskSpeeds) -> str:

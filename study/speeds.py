@@ -69,7 +69,7 @@ class TaskSpeeds:
     work: Work
     batch_size: int
     race: Race
-    loading_s: float  # of one batch; no part of the timings
+    loading_s: float | None  # of one batch, no part of the timings; None: a part of them
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,12 @@ def _tasks(
 def _measured(
     task: Task, entrants: Sequence[Entrant], request: MeasureRequest, settings: Settings
 ) -> TaskSpeeds:
-    memory = _KernelMemory(settings.data_dir / "calibration.json", task.device)
-    goal = Goal(request.half_width, limit_s=request.limit_s)
-    found = race(contenders(entrants, task), task.device, goal, memory.best_s)
+    memory = KernelMemory(settings.data_dir / "calibration.json", task.device)
+    taking_part = contenders(entrants, task)
+    # Those of the other tasks are not known yet, but they are at most as many as here and folded.
+    most = max(2 * len(entrants) - 1, 1) * len(request.batch_sizes) * len(request.works)
+    goal = Goal(request.half_width, limit_s=request.limit_s, family=most)
+    found = race(taking_part, task.device, goal, memory.best_s)
     memory.note(min(found.calibration.before_s, found.calibration.after_s))
     return TaskSpeeds(task.work, task.batch_size, found, _loading_s(task))
 
@@ -189,7 +192,7 @@ def _loading_s(task: Task) -> float:
     return median(seconds(lambda: next(source), task.device) for _ in range(LOADED_BATCHES))
 
 
-class _KernelMemory:
+class KernelMemory:
     """The calibration kernel's best time on this device with so many threads, kept on disk."""
 
     def __init__(self, path: Path, device: torch.device) -> None:

@@ -10,13 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.registry import ARTICLE, variant
 from models.switches import ImageShape, ViTSwitches, ZooSwitches
+from objectives import article_loop
 from objectives.data import SearchData
 from tests.conftest import CPU
 
 # A folder of scripts, not a package.
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
-import article_loop
 import contenders
 import floor
 import performance_page
@@ -47,7 +47,11 @@ def test_the_article_model_is_ours_by_other_means(name: str, subset: SearchData)
 
 
 def test_the_article_loop_trains(subset: SearchData) -> None:
-    losses = list(islice(article_loop.training("vitbn", subset.train, 50, 1e-3, CPU), 30))
+    losses = list(
+        islice(
+            article_loop.training(article_loop.ArticleViT("vitbn"), subset.train, 50, 1e-3, CPU), 30
+        )
+    )
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
