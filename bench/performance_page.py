@@ -37,9 +37,9 @@ ratio is the median over the turns with its quartiles. Read the ratios; millisec
 machine and hour.
 
 *article* is the article's loop, written from its description (`objectives/article_loop.py`):
-DataLoader with Resize and ToTensor, BatchNorm between transposes, attention in three products, Adam, `.item()`
-at each step – with all six blocks. *plain* is our model and loop, which keeps the images as
-tensors; *ours* is the default: attention's projections multiplied out
+DataLoader with Resize and ToTensor, BatchNorm between transposes, attention in three products,
+Adam, `.item()` at each step – with all six blocks. *plain* is our model and loop, which keeps
+the images as tensors; *ours* is the default: attention's projections multiplied out
 (`models/merged_attention.py`), BatchNorm folded at evaluation, fused Adam. *compiled* adds
 torch.compile, *bf16* computes matrix products in bfloat16 (`--precision bf16`). Loss curves of all
 float32 ways agree within 2e-5 over 25 to 100 steps (`tests/objectives/test_execution.py`).

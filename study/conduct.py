@@ -3,7 +3,8 @@
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -23,6 +24,9 @@ from study.studies import is_stopped
 from study.summary import summary
 from study.tables import trials_table
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def conducted(requests: Sequence[Request], settings: Settings, as_json: bool) -> NoReturn:
     """Train what is asked for and end the program with the right exit code."""
@@ -36,6 +40,32 @@ def conducted(requests: Sequence[Request], settings: Settings, as_json: bool) ->
 def conduct(requests: Sequence[Request], settings: Settings, as_json: bool) -> int:
     """Have the studies trained together, to their end or until a stop; returns the exit code."""
     console, notes = console_on(), console_on(stderr=as_json)
+    done = carry_out(requests, settings, console, notes, quiet=as_json)
+    if as_json:
+        told = [one.as_dict() for one in done.seen]
+        print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
+    else:
+        _tell(done.sessions, done.seen)
+    return done.exit_code
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """Studies that were trained, as far as they came."""
+
+    sessions: list[Session]  # closed
+    seen: list[Overview]
+    exit_code: int
+
+
+def carry_out(
+    requests: Sequence[Request],
+    settings: Settings,
+    console: "Console",
+    notes: "Console",
+    quiet: bool = False,
+) -> Conducted:
+    """As `conduct`, without a word on the results; progress is shown on `console`."""
     with ExitStack() as stack:
         sessions = stack.enter_context(
             open_sessions(requests, settings, lambda line: print_line(notes, line))
@@ -46,18 +76,13 @@ def conduct(requests: Sequence[Request], settings: Settings, as_json: bool) -> i
         for line in opening(sessions, places):
             print_line(notes, line)
         patience = Patience(settings.store_patience_s, stop)
-        with progress.shown(sessions, console, patience, quiet=as_json):
+        with progress.shown(sessions, console, patience, quiet):
             seen = coordinate(sessions, places, patience)
         if stop.requested:
             print_line(notes, "stopping; a trial that was running keeps its place")
         elif patience(lambda: any(is_stopped(session.study) for session in sessions)):
             print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
-    if as_json:
-        told = [one.as_dict() for one in seen]
-        print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
-    else:
-        _tell(sessions, seen)
-    return stop.exit_code
+    return Conducted(sessions, seen, stop.exit_code)
 
 
 def _tell(sessions: Sequence[Session], seen: Sequence[Overview]) -> None:

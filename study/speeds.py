@@ -128,6 +128,17 @@ def measure(request: MeasureRequest, settings: Settings, say: Callable[[str], No
     for task in _tasks(request, execution, data, device):
         say(f"{task.work}, batches of {task.batch_size}: {', '.join(request.models)}")
         tasks.append(_measured(task, entrants, request, settings))
+    return speeds_of(entrants, tasks, request, str(execution), device_label(device))
+
+
+def speeds_of(
+    entrants: Sequence[Entrant],
+    tasks: Sequence[TaskSpeeds],
+    request: MeasureRequest,
+    execution: str,
+    device: str,
+) -> Speeds:
+    """Races that were run, with all that is told beside them."""
     ratios = sum(len(task.race.timings) - 1 for task in tasks)
     return Speeds(
         models=tuple(each.name for each in entrants),
@@ -137,8 +148,8 @@ def measure(request: MeasureRequest, settings: Settings, say: Callable[[str], No
         family=max(ratios, 1),
         dataset=request.dataset,
         precision=request.precision,
-        execution=str(execution),
-        device=device_label(device),
+        execution=execution,
+        device=device,
         threads=torch.get_num_threads(),
         cores=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
         at=datetime.now(UTC).isoformat(timespec="seconds"),

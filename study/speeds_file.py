@@ -13,24 +13,28 @@ from study.speeds import Speeds, TaskSpeeds
 def read_speeds(path: Path) -> Speeds:
     """The speeds in a file; raises InputError where there are none."""
     try:
-        told = json.loads(path.read_text())
-        return _speeds(told)
+        return speeds_from(json.loads(path.read_text()))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} holds no speeds; 'bnvit-study measure -o' writes them") from error
 
 
-def _speeds(told: dict[str, Any]) -> Speeds:
+def speeds_from(told: dict[str, Any]) -> Speeds:
+    """Speeds from their plain values; raises KeyError, TypeError or ValueError."""
     tasks = tuple(_task(each) for each in told.pop("tasks"))
     models, cores = (tuple(told.pop(key)) for key in ("models", "cores"))
     return Speeds(models=models, cores=cores, tasks=tasks, **told)
 
 
-def _task(told: dict[str, Any]) -> TaskSpeeds:
-    race = told["race"]
+def race_from(told: dict[str, Any]) -> Race:
+    """A race from its plain values, as `speeds_from`."""
     timings = tuple(
-        Timing(**{**each, "samples_s": tuple(each["samples_s"])}) for each in race["timings"]
+        Timing(**{**each, "samples_s": tuple(each["samples_s"])}) for each in told["timings"]
     )
-    found = Race(timings, Calibration(**race["calibration"]), race["attempts"], race["is_narrow"])
-    return TaskSpeeds(told["work"], told["batch_size"], found, told["loading_s"])
+    return Race(timings, Calibration(**told["calibration"]), told["attempts"], told["is_narrow"])
+
+
+def _task(told: dict[str, Any]) -> TaskSpeeds:
+    race = race_from(told["race"])
+    return TaskSpeeds(told["work"], told["batch_size"], race, told["loading_s"])

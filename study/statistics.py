@@ -77,6 +77,16 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(middle, middle - half, middle + half)
 
 
+def run_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Where one more run would fall, if runs are normally distributed: wider than their mean's.
+
+    Raises ValueError for fewer than two values.
+    """
+    mean = mean_interval(values, level)
+    half = mean.half_width * math.sqrt(len(values) + 1)
+    return Interval(mean.estimate, mean.estimate - half, mean.estimate + half)
+
+
 def detectable(spread: float, pairs: int, level: float = LEVEL) -> float:
     """The smallest difference that `pairs` with this standard deviation show with `POWER`."""
     if spread == 0:

@@ -1,0 +1,36 @@
+"""What models are made of, counted without memory for their weights."""
+
+from dataclasses import dataclass
+
+from models.anatomy import anatomy
+from models.profile import profile
+from models.registry import variant
+from models.switches import ImageShape
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One model at one image size."""
+
+    parameters: int
+    macs: int  # multiply-adds of one image's forward pass
+    weights_bytes: int  # of parameters and buffers, as float32
+    dim: int  # of the first stage, for Swin; so too heads
+    heads: int
+    depth: int  # blocks
+
+
+def counted_model(name: str, image: ImageShape) -> Counted:
+    """Count the model called `name`; raises InputError."""
+    model = variant(name).build_blank(image)
+    found = profile(model, image)
+    tensors = [*model.parameters(), *model.buffers()]
+    blocks = anatomy(model).blocks
+    return Counted(
+        parameters=found.parameters,
+        macs=found.macs,
+        weights_bytes=sum(each.nbytes for each in tensors),
+        dim=int(model.embed_dim),  # type: ignore[arg-type]  # timm's attributes are untyped
+        heads=int(model.get_submodule(blocks[0]).attn.num_heads),  # type: ignore[union-attr, arg-type]
+        depth=len(blocks),
+    )
