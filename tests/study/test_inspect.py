@@ -255,7 +255,7 @@ def test_charts_of_a_folded_model_leave_out_what_is_not_there(tmp_path: Path) ->
 def test_a_diverged_model_is_called_so_and_drawn_all_the_same(value: float) -> None:
     broken, sound = unsettle(small("deit_tiny_bn")), unsettle(small("deit_tiny"))
     with torch.no_grad():
-        broken.get_submodule("blocks.1.mlp.fc2").bias[0] = value  # type: ignore[index]
+        broken.get_parameter("blocks.1.mlp.fc2.bias")[0] = value
     seen = [("a", looked_at(broken)), ("b", looked_at(sound))]
     told = observations(seen)
     assert told[0] == "a: values are no finite numbers at norm: the model has diverged"
