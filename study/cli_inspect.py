@@ -63,53 +63,6 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Look into a model, or two side by side: norms, channels, attention, branches, by depth."""
-
-
-def inspect(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY|RUN|FILE|MODEL",
-            help="A study (its best), an MLflow run, a file of weights, or a model of random ones.",
-        ),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="STUDY|RUN|FILE|MODEL", help="Another, to be shown beside it."),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="As for run. Default: what the model was trained on.", show_default=False
-        ),
-    ] = None,
-    image_size: ImageSizeOption = None,
-    images: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Validation images to look at. Default: 256.", min=1),
-    ] = None,
-    inject: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FACTOR",
-            help="Multiply the channel of the largest extreme by this before the first block.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights of a MODEL.")] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Write charts and numbers there."),
-    ] = None,
-    storage: StorageOption = None,
-    mlflow: MlflowOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Look into a model: extremes, variance between channels, attention, branches, statistics.
-
-    What comes out of each norm, how large each branch is, how evenly attention looks and where
-    activations are flat, by depth; and whether what is said of LayerNorm and BatchNorm holds here.
-    The charts of a study or a run are kept with it in MLflow.
-    """
     from study.inspection import Asked, inspected, keep
 
     asked = Asked(target, against, dataset, image_size, images, inject, seed)
