@@ -191,7 +191,7 @@ def test_even_attention_has_entropy_1_and_attention_to_one_key_0(split: Split) -
     assert float(relative_entropy(half)) == pytest.approx(0.5)
     model = unsettle(small("deit_tiny"))
     with torch.no_grad():
-        model.get_submodule("blocks.0.attn.qkv").weight[:16].zero_()  # type: ignore[index]  # the first head's queries
+        model.get_parameter("blocks.0.attn.qkv.weight")[:16].zero_()  # the first head's queries
     first, second = inspected(model, split).attention[0].heads
     assert first == pytest.approx(1.0, abs=1e-6)
     assert second < 0.999
