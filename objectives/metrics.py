@@ -43,6 +43,9 @@ class Diverged:
     images_seen: int
     lr: float
     best_val_accuracy: float  # at the rungs before; 0 where there was none
+    best_epoch: float | None = None  # at which that was reached; None: there was no rung
+    layer: str | None = None  # path of the module where it began; None: nobody watched
+    grad_norm_before: float | None = None  # global L2 norm of the last finite gradient known
 
 
 @dataclass(frozen=True)
