@@ -102,7 +102,7 @@ def rates_to_train(
 
     Each step goes between the ends of the bracket, and needs all those before it. Where one end is
     missing – all are stable, or none is – there is nothing to halve: then steps go beside the
-    learning rate of the best accuracy.
+    learning rate of the best accuracy, a stable one if there is any; of equals the lowest.
     """
     found = list(grid)
     for _ in range(steps):
@@ -116,7 +116,7 @@ def _next(known: Mapping[float, Trained]) -> float:
     ends = bracket(known)
     if ends.low is not None and ends.high is not None:
         return _between(ends.low, ends.high)
-    best = max(known, key=lambda lr: (known[lr].accuracy, -lr))
+    best = max(known, key=lambda lr: (known[lr].is_stable, known[lr].accuracy, -lr))
     gaps = [gap for gap in pairwise(sorted(known)) if best in gap]
     return _between(*max(gaps, key=lambda gap: gap[1] / gap[0]))
 

@@ -94,7 +94,8 @@ def stability(
     names = parse_names(models)
     ends = parse_space(names[0], "default", lr, None).lr
     sizes = tuple(parse_sizes(batch_sizes, "batch-sizes"))
-    plan = StabilityPlan(Bisection(ends, sizes, grid or usual_grid(ends), steps, seeds))
+    rates = usual_grid(ends) if grid is None else grid
+    plan = StabilityPlan(Bisection(ends, sizes, rates, steps, seeds))
     request = Request(
         model=names[0],
         switches=switches_of(names[0], switches),

@@ -60,9 +60,10 @@ class Limit:
         return tuple(r.lr for r in self.rates if low is not None and r.lr < low and r.diverged)
 
     @property
-    def best(self) -> Rate:
-        """The learning rate of the best mean accuracy, of equal ones the lowest."""
-        return max(self.rates, key=lambda rate: (rate.accuracy, -rate.lr))
+    def best(self) -> Rate | None:
+        """The most accurate learning rate at which no run diverged, of equals the lowest."""
+        sound = (rate for rate in self.rates if not rate.diverged)
+        return max(sound, key=lambda rate: (rate.accuracy, -rate.lr), default=None)
 
     @property
     def sensitivity(self) -> float:
@@ -79,9 +80,9 @@ class Limit:
 
     @property
     def accuracy_lost(self) -> float:
-        """The same of accuracies: expected share lost against the best learning rate."""
-        best = self.best.accuracy
-        return self._expected([best - rate.accuracy for rate in self.rates])
+        """The same of accuracies, none of which counts for less than guessing: a share."""
+        reached = [rate.accuracy_at_least for rate in self.rates]
+        return self._expected([max(reached) - accuracy for accuracy in reached])
 
     @property
     def episodes(self) -> tuple[Episode, ...]:
@@ -102,7 +103,7 @@ class Limit:
             "largest_stable_lr": self.ends.low,
             "unstable_from_lr": self.ends.high,
             "unstable_below": list(self.unstable_below),
-            "best": self.best.as_dict(),
+            "best": None if self.best is None else self.best.as_dict(),
             "lr_sensitivity": self.sensitivity,
             "accuracy_lost": self.accuracy_lost,
             "rates": [rate.as_dict() for rate in self.rates],

@@ -1,10 +1,13 @@
 """What stability studies show, as charts: accuracy over learning rates, a map, and the limits."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from study.charts import Chart, Heat, Line, Mark, Panel, Points
 from study.stability import Limit
 from study.stability_rate import Rate
+
+STRIP = 0.05  # of accuracy, below zero, for the crosses of each model
 
 
 def stability_charts(found: Sequence[Limit]) -> tuple[Chart, ...]:
@@ -14,6 +17,7 @@ def stability_charts(found: Sequence[Limit]) -> tuple[Chart, ...]:
 
 def accuracy_chart(found: Sequence[Limit]) -> Chart:
     """Accuracy against the learning rate, a panel for each batch size."""
+    models = tuple(dict.fromkeys(limit.model for limit in found))
     return Chart(
         name="accuracy",
         title="Validation accuracy against the learning rate",
@@ -26,16 +30,16 @@ def accuracy_chart(found: Sequence[Limit]) -> Chart:
                     mark
                     for limit in found
                     if limit.batch_size == batch_size
-                    for mark in _accuracy_marks(limit)
+                    for mark in _accuracy_marks(limit, models.index(limit.model))
                 ),
                 log_x=True,
                 percent_y=True,
-                y_range=(0.0, 1.0),
+                y_range=(-STRIP * (len(models) + 0.5), 1.0),
             )
             for batch_size in sorted({limit.batch_size for limit in found})
         ),
-        caption="Means over seeds, bands from the lowest to the highest. Crosses: runs that "
-        "diverged, which count with the accuracy of guessing.",
+        caption="Means over seeds, bands from the lowest to the highest. Crosses below: learning "
+        "rates with runs that diverged, which count with the accuracy of guessing.",
     )
 
 
@@ -68,8 +72,8 @@ def limits_chart(found: Sequence[Limit]) -> Chart:
                 x_title="batch size",
                 y_title="learning rate",
                 marks=tuple(mark for of_model in own for mark in _limit_marks(of_model)),
-                log_x=True,
                 log_y=True,
+                y_range=_decades(found),
             ),
         ),
         caption="Bands: up to the smallest learning rate above it that diverged. Triangles: none "
@@ -77,7 +81,7 @@ def limits_chart(found: Sequence[Limit]) -> Chart:
     )
 
 
-def _accuracy_marks(limit: Limit) -> Iterator[Mark]:
+def _accuracy_marks(limit: Limit, strip: int) -> Iterator[Mark]:
     yield Line(
         limit.model,
         x=tuple(rate.lr for rate in limit.rates),
@@ -90,13 +94,12 @@ def _accuracy_marks(limit: Limit) -> Iterator[Mark]:
             for rate in limit.rates
         ),
     )
-    lost = [episode.run for episode in limit.episodes]
-    if lost:
+    if lost := [rate for rate in limit.rates if rate.diverged]:
         yield Points(
             f"{limit.model}, diverged",
-            x=tuple(run.lr for run in lost),
-            y=tuple(run.value for run in lost),
-            labels=tuple(f"seed {run.seed}" for run in lost),
+            x=tuple(rate.lr for rate in lost),
+            y=(-STRIP * (strip + 0.75),) * len(lost),
+            labels=tuple(f"{rate.diverged} of {len(rate.runs)} diverged" for rate in lost),
             symbol="cross",
             group=limit.model,
         )
@@ -121,6 +124,15 @@ def _heat(found: Sequence[Limit]) -> Heat:
 def _on_grid(limit: Limit) -> list[Rate | None]:
     by_lr = {rate.lr: rate for rate in limit.rates}
     return [by_lr.get(lr) for lr in limit.grid]
+
+
+def _decades(found: Sequence[Limit]) -> tuple[float, float] | None:
+    """Whole powers of ten around all limits, so that the axis has numbers to read."""
+    ends = [end for limit in found for end in (limit.ends.low, limit.ends.high) if end is not None]
+    if not ends:
+        return None
+    low, high = (math.log10(end) for end in (min(ends), max(ends)))
+    return 10.0 ** math.floor(low), 10.0 ** max(math.ceil(high), math.floor(low) + 1)
 
 
 def _limit_marks(found: Sequence[Limit]) -> Iterator[Mark]:

@@ -44,6 +44,14 @@ class Rate:
         return fmean(self.accuracies)
 
     @property
+    def accuracy_at_least(self) -> float:
+        """Mean of the accuracies; none counts for less than guessing."""
+        return fmean(
+            max(accuracy, 1 / run.computed["classes"])
+            for accuracy, run in zip(self.accuracies, self.runs, strict=True)
+        )
+
+    @property
     def loss(self) -> float:
         """Mean validation loss at the end, in nats; no run's counts for more than guessing's."""
         return fmean(map(_loss, self.runs))

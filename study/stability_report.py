@@ -27,15 +27,9 @@ class StabilityReport:
     folder: Path | None  # for figures; None: none are written
 
     def check(self) -> None:
-        """Make the folder; raises InputError where that cannot be."""
-        if self.folder is None:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot write into {self.folder} ({error.strerror or error}); name another folder"
-            ) from error
+        """Raise InputError where the folder is something else; it is made at the end."""
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is no folder; name another with -o")
 
     def __call__(self, sessions: Sequence[Session], seen: Sequence[Overview]) -> None:
         """Tell of the studies; what has not ended is only summed up. Raises InputError."""
@@ -62,15 +56,17 @@ class StabilityReport:
         """Write the figures, a line each."""
         if self.folder is None or not found:
             return []
-        lines = []
-        for chart in stability_charts(found):
-            path = self.folder / f"{chart.name}.png"
-            try:
+        paths = {self.folder / f"{chart.name}.png": chart for chart in stability_charts(found)}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path, chart in paths.items():
                 write_png(chart, path)
-            except OSError as error:
-                raise InputError(f"cannot write {path} ({error.strerror or error})") from error
-            lines.append(f"figure:   {path}")
-        return lines
+        except OSError as error:
+            raise InputError(
+                f"cannot write into {self.folder} ({error.strerror or error}); name another "
+                "folder and run the command again, which trains nothing anew"
+            ) from error
+        return [f"figure:   {path}" for path in paths]
 
 
 def _as_dict(seen: Sequence[Overview], found: Sequence[Limit]) -> dict[str, Any]:

@@ -50,17 +50,18 @@ def rates_table(found: Sequence[Limit]) -> Tabular:
 
 def episodes_table(found: Sequence[Limit]) -> Tabular:
     """Each run that stopped being finite: where, when, and what it was worth before."""
-    headings = ("model", "first not finite", "batch size", "lr", "seed", "step")
+    headings = ("model", "first not finite", "of it", "batch size", "lr", "seed", "step")
     return Tabular(
         name="diverged",
         title="Runs that diverged",
         headings=(*headings, "gradient norm before", "as the blog tells it"),
         rows=tuple(_episode_cells(limit, episode) for limit in found for episode in limit.episodes),
-        left=2,
+        left=3,
         notes=(
-            "First not finite: the first module, in order of execution, whose output or else "
-            "gradient was not finite, or the optimizer. Blog: best accuracy in per cent @ epoch "
-            "before NaN, or the epoch in which it came.",
+            "First not finite: the first module, in order of execution, whose output was not; "
+            "else, from the loss backwards, whose gradient; else the optimizer. Step: the first "
+            "whose loss was not finite. Blog: best accuracy in per cent @ epoch before NaN, or "
+            "the epoch in which it came.",
         ),
     )
 
@@ -75,8 +76,8 @@ def _limit_cells(limit: Limit) -> tuple[str, ...]:
         str(sum(len(rate.runs) for rate in limit.rates)),
         str(sum(rate.diverged for rate in limit.rates)),
         str(sum(rate.collapsed for rate in limit.rates)),
-        f"{best.accuracy:.2%}",
-        _lr(best.lr),
+        "" if best is None else f"{best.accuracy:.2%}",
+        "" if best is None else _lr(best.lr),
         f"{limit.sensitivity:.3f}",
         f"{limit.accuracy_lost:.1%}",
     )
@@ -116,6 +117,7 @@ def _episode_cells(limit: Limit, episode: Episode) -> tuple[str, ...]:
     return (
         limit.model,
         told.layer or "not known",
+        told.stage or "",
         str(limit.batch_size),
         _lr(episode.run.lr),
         str(episode.run.seed),

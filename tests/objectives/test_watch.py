@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from models.registry import ARTICLE, variant
 from objectives.data import SearchData
 from objectives.metrics import Diverged, Event, Pause, RungMetrics
+from objectives.nonfinite import MODEL, UPDATE, first_non_finite
 from objectives.notation import run_notation
 from objectives.run import Run
 from objectives.training import train
-from objectives.watch import OPTIMIZER, Watch
+from objectives.watch import Watch
 from tests.models.zoo import SMALL, small_switches
 from tests.objectives.tiny import DROPOUT, new_run, untimed
 
@@ -44,7 +45,7 @@ def test_a_layer_that_overflows_is_named(subset: SearchData) -> None:
     assert isinstance(next(events), RungMetrics)
     set_weight(run, FC2, HUGE)
     last = end(events)
-    assert (last.layer, last.step) == (FC2, 3)
+    assert (last.layer, last.stage, last.step) == (FC2, "output", 3)
 
 
 @pytest.mark.parametrize("name", [*SMALL, "deit_tiny_prepbn_wn_relu6", "swin_tiny_un"])
@@ -92,26 +93,65 @@ def test_a_gradient_that_overflows_is_told_from_the_loss_backwards(subset: Searc
     set_weight(run, FC2, HUGE)
     last = end(events)
     assert math.isfinite(float(run.segment.loss_sum))
-    assert (last.layer, last.step) == (FC1, 3)
+    assert (last.layer, last.stage, last.step) == (FC1, "gradient", 3)
     assert last.grad_norm_before == before.grad_norm
 
 
-def test_an_update_that_overflows_is_the_optimizers(subset: SearchData) -> None:
-    run = new_run(subset, rungs=(20, 40))
+def test_what_began_in_the_step_before_is_told_of_that(subset: SearchData) -> None:
+    """Adam makes weights of a gradient that is not finite; the next loss shows it."""
+    run = new_run(subset, model="vit", rungs=(40, 400))
+    events = watched(run)
+    first = next(events)
+    parameter = run.model.get_parameter(f"{FC1}.weight")
+    parameter.register_hook(lambda gradient: gradient * math.inf)
+    last = end(events)
+    assert (last.layer, last.stage, last.step) == (FC1, "gradient", 4)
+    assert isinstance(first, RungMetrics)
+    assert last.grad_norm_before == first.grad_norm
+
+
+def test_gradients_that_have_no_norm_together_are_the_models() -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+
+    def loss(pixels: Tensor, _: Tensor) -> Tensor:
+        return 1.8e19 * model(pixels).sum()
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    found = first_non_finite(model, loss, torch.ones(1, 1), torch.ones(1))
+    assert found is not None
+    assert (found.layer, found.stage) == (MODEL, "gradient")
+
+
+@pytest.mark.parametrize("rungs", [(20, 40), (20, 400)], ids=["at a rung", "between rungs"])
+def test_an_update_that_overflows_is_the_optimizers(
+    rungs: tuple[int, int], subset: SearchData
+) -> None:
+    run = new_run(subset, rungs=rungs)
     events = watched(run)
     next(events)
     for moments in run.optimizer.state.values():
         moments["exp_avg"].fill_(math.inf)
     last = end(events)
-    assert (last.layer, last.step) == (OPTIMIZER, 2)
-    assert last.grad_norm_before == pytest.approx(run.curve[0].grad_norm, rel=5), "step 2's own"
+    assert (last.layer, last.stage) == (UPDATE.layer, "update")
+    assert last.step == (2 if rungs[1] == 40 else 3)
 
 
 def test_sound_weights_that_overflow_at_a_rung_are_looked_through(subset: SearchData) -> None:
     run = new_run(subset, model="vit", rungs=(20,), lr=1e12)
     last = end(watched(run))
-    assert last.step == 1
-    assert last.layer not in (None, OPTIMIZER)
+    assert (last.step, last.stage) == (1, "output")
+    assert last.layer not in (None, UPDATE.layer)
+
+
+def test_what_only_an_evaluation_shows_is_found_there(subset: SearchData) -> None:
+    run = new_run(subset, model="vit", rungs=(20,))
+    head = run.model.get_submodule("mlp_head")
+    head.register_forward_hook(lambda *told: told[-1] if told[0].training else told[-1] * math.inf)
+    last = end(watched(run))
+    assert (last.layer, last.stage, last.step) == ("mlp_head", "output", 1)
+    assert head.training
 
 
 def test_the_last_finite_gradient_is_kept_where_a_device_is_asked_late(subset: SearchData) -> None:
@@ -124,7 +164,7 @@ def test_the_last_finite_gradient_is_kept_where_a_device_is_asked_late(subset: S
         norms.append(watch.grad_norm(run))
     count = sum(parameter.numel() for parameter in run.model.parameters())
     assert norms == pytest.approx([v * math.sqrt(count) for v in (3.0, 4.0, 4.0, 4.0)])
-    assert watch.layer(run, 1) is None, "it has kept no step"
+    assert watch.origin(run, 1) is None, "it has kept no step"
 
 
 @pytest.mark.parametrize(
@@ -187,10 +227,8 @@ def test_a_run_is_watched_anew_after_an_interruption(subset: SearchData) -> None
     last = end(watched(again))
     assert (last.layer, last.step) == (FC2, 5)
     assert last.grad_norm_before == again.curve[0].grad_norm, "the last that is known"
-    assert (last.best_val_accuracy, last.best_epoch) == (
-        again.curve[0].val_accuracy,
-        again.curve[0].epoch,
-    )
+    best = again.curve[0].val_accuracy
+    assert (last.best_val_accuracy, last.best_epoch) == (best, 60 / 917)
 
 
 def test_a_pause_goes_on_under_the_same_watch(subset: SearchData) -> None:
@@ -211,13 +249,16 @@ def test_without_a_watch_the_layer_is_not_known(subset: SearchData) -> None:
     last = end(events)
     assert isinstance(first, RungMetrics)
     assert (last.layer, last.grad_norm_before) == (None, first.grad_norm)
-    assert last.best_epoch == first.epoch
+    assert last.best_epoch == 40 / 917, "the rung's"
 
 
 def test_runs_are_told_as_the_blog_tells_them() -> None:
-    nan = Diverged(step=9, images_seen=7_100, lr=0.1, best_val_accuracy=0.0)
+    nan = Diverged(step=71, images_seen=7_100, lr=0.1, best_val_accuracy=0.0)
     late = replace(nan, best_val_accuracy=0.807, best_epoch=234.0)
     assert run_notation(0.8025, None, 1_000) == "80.25"
     assert run_notation(0.1, nan, 1_000) == "NaN (epoch 8)"
+    assert run_notation(0.1, replace(nan, images_seen=8_023), 1_000) == "NaN (epoch 8)", (
+        "it began there"
+    )
     assert run_notation(0.1, late, 1_000) == "80.7 @ 234, NaN"
     assert run_notation(None, None, 1_000) == ""
