@@ -65,7 +65,7 @@ def limits_chart(found: Sequence[Limit]) -> Chart:
     own = [[limit for limit in found if limit.model == model] for model in models]
     return Chart(
         name="limits",
-        title="Largest stable learning rate against the batch size",
+        title="Largest stable learning rate",
         panels=(
             Panel(
                 title="",
