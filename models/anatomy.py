@@ -1,9 +1,10 @@
 """Where the parts of a transformer are: norms and their neighbours, feed-forwards, blocks.
 
-What surgery replaces, folding removes, and people are shown, whatever family a model is of.
+What surgery replaces, folding removes, the activation lab listens to, and people are shown,
+whatever family a model is of.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -13,6 +14,7 @@ from models.torchvision_import import timm_module
 from models.vit import HiddenNormFeedForward, PreNormFeedForward, ViT
 
 Role = Literal["patch", "stream", "attention", "feed-forward", "hidden", "merge", "final"]
+AttentionKind = Literal["joint", "windows", "talking", "class"]
 
 
 class NormedActivation(nn.Sequential):
@@ -40,13 +42,39 @@ class FeedForwardParts:
 
 
 @dataclass(frozen=True)
+class AttentionParts:
+    """An attention and the linear maps whose outputs hold its queries and keys, as paths.
+
+    "joint": one map gives queries, keys and values, heads side by side; "windows": the same within
+    windows, with a bias for each distance and a mask; "talking": the same, with scores mixed over
+    heads; "class": queries of the class token alone, from a map of their own.
+    """
+
+    path: str
+    kind: AttentionKind
+    maps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Where the residual stream of a block can be read: before, between and after its branches."""
+
+    block: str  # which returns the stream after its feed-forward
+    between: str  # the module whose first input is the stream between attention and feed-forward
+    attention: AttentionParts
+    prefix_tokens: int | None  # before those of the patches; None: there are none of patches
+    argument: int = 0  # which input of the block is the stream before attention
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """The parts of one model, in order of execution, as paths of its submodules."""
 
     blocks: tuple[str, ...]
     sites: tuple[Site, ...]
-    feed_forwards: tuple[FeedForwardParts, ...]
+    feed_forwards: tuple[FeedForwardParts, ...]  # one of each block
     projections: tuple[str, ...]  # the linear maps of the blocks
+    streams: tuple[Stream, ...]  # one of each block
 
 
 _PATCHES = "to_patch_embedding"
@@ -83,6 +111,7 @@ class _Block:
     sites: tuple[Site, ...]
     feed_forward: FeedForwardParts
     projections: tuple[str, ...]
+    stream: Stream
 
 
 def _assembled(
@@ -100,6 +129,7 @@ def _assembled(
         (*first, *inner, *last),
         tuple(block.feed_forward for block in blocks),
         tuple(path for block in blocks for path in block.projections),
+        tuple(block.stream for block in blocks),
     )
 
 
@@ -123,7 +153,9 @@ def _vit_blocks(model: ViT) -> list[_Block]:
             parts = FeedForwardParts(f"{net}.0", f"{net}.2", f"{net}.4")
             sites.append(Site(f"{net}.1", "hidden", before=parts.first))
         maps = (f"{path}.0.to_qkv", f"{path}.0.to_out.0", parts.first, parts.second)
-        found.append(_Block(path, tuple(sites), parts, maps))
+        attention = AttentionParts(f"{path}.0", "joint", (f"{path}.0.to_qkv",))
+        stream = Stream(path, f"{path}.1", attention, prefix_tokens=1)
+        found.append(_Block(path, tuple(sites), parts, maps, stream))
     return found
 
 
@@ -154,7 +186,7 @@ def _timm_vit_blocks(model: Any) -> list[_Block]:
         others = [block.attn.q_norm, block.attn.k_norm, getattr(block.attn, "norm", nn.Identity())]
         if any(_is_there(norm) for norm in others) or _is_there(getattr(block.mlp, "norm", None)):
             raise InputError("it has norms within attention or feed-forward beyond the usual two")
-        found.append(_plain_block(model, f"blocks.{index}", ("qkv",)))
+        found.append(_plain_block(model, f"blocks.{index}", "joint", model.num_prefix_tokens))
     return found
 
 
@@ -170,23 +202,23 @@ def _swin_blocks(model: Any) -> list[_Block]:
             window, grid = block.window_size[0], block.input_resolution[0]
             padded = f"windows of {window} do not tile the {grid}×{grid} patches: zeros are added"
             obstacle = padded if grid % window else ""
-            one = _plain_block(model, f"{path}.blocks.{index}", ("qkv",), obstacle)
-            sites = (*merge, *one.sites) if index == 0 else one.sites
-            found.append(_Block(one.path, sites, one.feed_forward, one.projections))
+            one = _plain_block(model, f"{path}.blocks.{index}", "windows", 0, obstacle)
+            found.append(replace(one, sites=(*merge, *one.sites)) if index == 0 else one)
     return found
 
 
 def _cait_blocks(model: Any) -> list[_Block]:
-    patches = [_plain_block(model, f"blocks.{i}", ("qkv",)) for i in range(len(model.blocks))]
+    patches = [_plain_block(model, f"blocks.{i}", "talking", 0) for i in range(len(model.blocks))]
     count = len(model.blocks_token_only)
-    tokens = [_plain_block(model, f"blocks_token_only.{i}", ("q", "k", "v")) for i in range(count)]
+    tokens = [_plain_block(model, f"blocks_token_only.{i}", "class", None) for i in range(count)]
     return patches + tokens
 
 
 def _plain_block(
-    model: nn.Module, path: str, readers: tuple[str, ...], obstacle: str = ""
+    model: nn.Module, path: str, kind: AttentionKind, prefix: int | None, obstacle: str = ""
 ) -> _Block:
     """A block of norm1, attn, norm2 and mlp, as timm names them."""
+    readers = ("q", "k", "v") if kind == "class" else ("qkv",)
     mlp = model.get_submodule(f"{path}.mlp")
     if type(mlp).__name__ != "Mlp":
         raise InputError(f"its feed-forward is timm's {type(mlp).__name__}, not a plain Mlp")
@@ -199,7 +231,12 @@ def _plain_block(
         Site(f"{path}.norm1", "attention", after=qkv, obstacle=obstacle),
         Site(f"{path}.norm2", "feed-forward", after=(parts.first,)),
     )
-    return _Block(path, sites, parts, (*qkv, f"{path}.attn.proj", parts.first, parts.second))
+    maps = qkv[:2]  # of the queries and keys
+    attention = AttentionParts(f"{path}.attn", kind, maps)
+    is_class = kind == "class"  # it gets the patches, and the stream of the class token behind them
+    stream = Stream(path, f"{path}.norm2", attention, prefix, argument=1 if is_class else 0)
+    projections = (*qkv, f"{path}.attn.proj", parts.first, parts.second)
+    return _Block(path, sites, parts, projections, stream)
 
 
 def _is_there(norm: nn.Module | None) -> bool:

@@ -27,10 +27,6 @@ class Interval:
         """Whether `value` lies within it."""
         return self.low <= value <= self.high
 
-    def inverse(self) -> "Interval":
-        """Of 1 / x, for an x that is positive."""
-        return Interval(1 / self.estimate, 1 / self.high, 1 / self.low)
-
 
 def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """The median with its interval, whatever the distribution; at least `LEAST_FOR_MEDIAN` values.

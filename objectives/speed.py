@@ -17,7 +17,6 @@ from objectives.calibration import Calibration, kernel_s
 from objectives.intervals import LEAST_FOR_MEDIAN, LEVEL, Interval, median_interval
 from objectives.turns import rounds, seconds
 
-SAMPLE_S = 0.03  # that one sample takes at least, of so many calls
 WARM_UP_S = 0.3  # of each contender, and at least WARM_UP_CALLS
 WARM_UP_CALLS = 3
 FIRST_LOOK = 15  # rounds before the intervals are looked at; doubled each time
@@ -66,6 +65,7 @@ class Goal:
 
     half_width: float = 0.01  # of the ratios' intervals, as a share
     most_rounds: int = 480
+    sample_s: float = 0.03  # that one sample takes at least, of so many calls
     limit_s: float = 120.0  # of one attempt
 
     def looks(self) -> Sequence[int]:
@@ -94,7 +94,8 @@ class Race:
 
         The intervals of `family` ratios hold together (Bonferroni).
         """
-        return _ratio(self.timings[0], self._named(name), 1 - (1 - LEVEL) / family)
+        level = 1 - (1 - LEVEL) / family
+        return ratio_of(self.timings[0].samples_s, self._named(name).samples_s, level)
 
     def _named(self, name: str) -> Timing:
         return next(timing for timing in self.timings if timing.name == name)
@@ -128,7 +129,7 @@ def race(
 def _attempt(
     contenders: Sequence[Contender], device: torch.device, goal: Goal
 ) -> tuple[tuple[Timing, ...], bool]:
-    calls = {each.name: _warmed_up(each, device) for each in contenders}
+    calls = {each.name: _warmed_up(each, device, goal.sample_s) for each in contenders}
     peaks = {each.name: _peak_bytes(each, device) for each in contenders}
     counters = {each.name: _BlockCounter(each.blocks) for each in contenders}
     began_s, looks = time.monotonic(), goal.looks()
@@ -167,12 +168,12 @@ class _BlockCounter:
             hook.remove()
 
 
-def _warmed_up(contender: Contender, device: torch.device) -> int:
+def _warmed_up(contender: Contender, device: torch.device, sample_s: float) -> int:
     """Warm up; returns how many calls make a sample."""
     taken: list[float] = []
     while len(taken) < WARM_UP_CALLS or sum(taken) < WARM_UP_S:
         taken.append(seconds(contender.call, device))
-    return max(math.ceil(SAMPLE_S / min(taken)), 1)
+    return max(math.ceil(sample_s / min(taken)), 1)
 
 
 def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
@@ -214,11 +215,15 @@ def _timing(
 def _is_narrow(timings: Sequence[Timing], half_width: float) -> bool:
     """Whether all ratios to the first, or its own time where it is alone, are known so well."""
     first, *others = timings
-    found = [_ratio(first, other, LEVEL) for other in others] or [first.seconds]
-    return all(each.half_width <= half_width * each.estimate for each in found)
+    found = [ratio_of(first.samples_s, other.samples_s) for other in others] or [first.seconds]
+    return all(is_narrow(each, half_width) for each in found)
 
 
-def _ratio(first: Timing, other: Timing, level: float) -> Interval:
-    """Of seconds, round by round, as both met the same disturbance."""
-    ratios = [a / b for a, b in zip(first.samples_s, other.samples_s, strict=True)]
-    return median_interval(ratios, level)
+def is_narrow(found: Interval, half_width: float) -> bool:
+    """Whether an interval reaches no farther than that share of its estimate to each side."""
+    return found.half_width <= half_width * found.estimate
+
+
+def ratio_of(first_s: Sequence[float], other_s: Sequence[float], level: float = LEVEL) -> Interval:
+    """How often faster the other is, round by round, as both met the same disturbance."""
+    return median_interval([a / b for a, b in zip(first_s, other_s, strict=True)], level)

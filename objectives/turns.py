@@ -16,14 +16,15 @@ Call = Callable[[], object]
 def rounds(calls: Mapping[str, Call], device: torch.device) -> Iterator[dict[str, float]]:
     """Seconds of each call, round after round, in another order each time.
 
-    Who comes after whom may matter: one leaves the caches, and the memory, to the next.
+    Who comes after whom may matter: one leaves the caches, and the memory, to the next. Python's
+    garbage is collected between rounds, as it is nobody's to tidy up.
     """
     order, shuffle = list(calls), random.Random(0).shuffle
-    while True:
-        shuffle(order)
-        with _no_collection():
-            taken = {name: seconds(calls[name], device) for name in order}
-        yield taken
+    with _no_collection():
+        while True:
+            gc.collect()
+            shuffle(order)
+            yield {name: seconds(calls[name], device) for name in order}
 
 
 def seconds(call: Call, device: torch.device) -> float:
@@ -45,12 +46,14 @@ def seconds(call: Call, device: torch.device) -> float:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Python's garbage is collected before, and not within: it is nobody's to tidy up."""
-    gc.collect()
+    """No garbage is collected by itself; what there is now is not looked at again meanwhile."""
     was_on = gc.isenabled()
+    gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
+        gc.unfreeze()
         if was_on:
             gc.enable()

@@ -138,6 +138,7 @@ class Chart:
     panels: tuple[Panel, ...]
     columns: int = 2  # at most
     caption: str = ""
+    order: tuple[str, ...] = ()  # names that take the first colours, also where they do not appear
 
 
 def _check_lengths(

@@ -12,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
 from study.charts import Chart, Heat, Panel
 from study.charts_axes import draw
+from study.charts_scale import short_log_ticks
 from study.charts_style import Entry, entries, has_picture, legend, rows_of
 
 PANEL_INCHES = (5.4, 3.5)
@@ -37,13 +38,13 @@ def write_png(chart: Chart, path: Path, dpi: int = 120) -> None:
 
 def png(chart: Chart, dpi: int = 120) -> bytes:
     """`chart` as a PNG file's contents, on white."""
-    drawn = _figure(chart)
     file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=dpi)
+    canvas = FigureCanvasAgg(_figure(chart, dpi))
+    canvas.print_png(file)  # type: ignore[no-untyped-call]  # it draws once; `savefig` twice
     return file.getvalue()
 
 
-def _figure(chart: Chart) -> Figure:
+def _figure(chart: Chart, dpi: int) -> Figure:
     """Title, legend, panels and caption below one another, each in a strip of its own."""
     rows, columns = rows_of(chart)
     panel_width, panel_height = (
@@ -58,8 +59,7 @@ def _figure(chart: Chart) -> Figure:
     above = TITLE_INCHES * len(title) + legend_inches + EDGE_INCHES
     below = CAPTION_INCHES * len(caption) + EDGE_INCHES
     height = above + rows * panel_height + below
-    drawn = Figure((width, height))
-    FigureCanvasAgg(drawn)
+    drawn = Figure((width, height), dpi=dpi)
     drawn.set_layout_engine(
         "constrained", rect=(0.0, below / height, 1.0, rows * panel_height / height)
     )
@@ -96,6 +96,7 @@ def _draw_panel(panel: Panel, axes: Axes, colours: Mapping[str, str]) -> None:
         axes.set_xlim(panel.x_range)
     if panel.y_range is not None:
         axes.set_ylim(panel.y_range)
+    _thin_out_ticks(panel, axes)
     for line in panel.lines:
         style: dict[str, Any] = {"color": "0.45", "linewidth": 1.2, "linestyle": ":"}
         text: dict[str, Any] = {"fontsize": 8, "color": "0.35", "textcoords": "offset points"}
@@ -111,7 +112,7 @@ def _draw_panel(panel: Panel, axes: Axes, colours: Mapping[str, str]) -> None:
 def _set_axes(panel: Panel, axes: Axes) -> None:
     axes.set_xlabel(panel.x_title, fontsize=9)
     axes.set_ylabel(panel.y_title, fontsize=9)
-    axes.tick_params(labelsize=8, color="0.8")
+    axes.tick_params(which="both", labelsize=8, color="0.8")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.8")
     if not any(isinstance(mark, Heat) for mark in panel.marks):
@@ -123,6 +124,16 @@ def _set_axes(panel: Panel, axes: Axes) -> None:
         axes.set_yscale("log")
     elif panel.percent_y:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _thin_out_ticks(panel: Panel, axes: Axes) -> None:
+    """Plain numbers along a logarithmic axis of less than two powers of ten."""
+    for axis, is_log in ((axes.xaxis, panel.log_x), (axes.yaxis, panel.log_y)):
+        ticks = short_log_ticks(panel, along_x=axis is axes.xaxis)
+        if is_log and ticks is not None:
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _handle(entry: Entry) -> Patch | Line2D:

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
 
-from study.charts import Bars, Boxes, Chart, Heat, Line, Panel, Picture, Points, Series, Values
+from study.charts import (
+    Bars,
+    Boxes,
+    Chart,
+    Heat,
+    Line,
+    Panel,
+    Picture,
+    Points,
+    Series,
+    Values,
+)
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart by all kinds of colour vision. Their
 # black is a grey here, as it must show on a dark page too; yellow, weak on white, comes last.
@@ -54,20 +65,18 @@ def key_of(mark: Series) -> str:
 
 
 def entries(chart: Chart) -> tuple[Entry, ...]:
-    """An entry for each key, in order of appearance; beyond eight, colours come again."""
+    """An entry for each key in the order of colours; beyond eight keys, colours come again."""
     found: dict[str, Kind] = {}
     for mark in _series(chart):
         found.setdefault(key_of(mark), _kind(mark))
-    return tuple(
-        Entry(key, PALETTE[index % len(PALETTE)], kind)
-        for index, (key, kind) in enumerate(found.items())
-    )
+    keys = list(dict.fromkeys((*chart.order, *found)))
+    colours = {key: PALETTE[index % len(PALETTE)] for index, key in enumerate(keys)}
+    return tuple(Entry(key, colours[key], found[key]) for key in keys if key in found)
 
 
 def legend(chart: Chart) -> tuple[Entry, ...]:
-    """The entries that are worth showing: none where there is only one."""
-    named = tuple(entry for entry in entries(chart) if entry.key)
-    return named if len(named) > 1 else ()
+    """The entries that are shown: those with a name."""
+    return tuple(entry for entry in entries(chart) if entry.key)
 
 
 def box(values: Values) -> Box | None:

@@ -207,8 +207,7 @@ def ui(
         # Without tracking there may yet be what was tracked before.
         given = None if settings.mlflow_uri == TRACKING_OFF else settings.mlflow_uri
         uri = tracking_uri(given, store)
-        logs = settings.data_dir / "logs"
-        with serve(store, uri, ports, logs) as servers:
+        with serve(store, uri, ports, settings.data_dir) as servers:
             print(f"Optuna Dashboard: {servers.dashboard_url}")
             print(f"MLflow:           {servers.mlflow_url}")
             for name, study_id, experiment_id in pages(store):

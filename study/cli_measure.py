@@ -15,7 +15,7 @@ from study.cli_options import (
     SwitchesOption,
     console_on,
     print_line,
-    print_view,
+    print_table,
     settings_from,
 )
 
@@ -60,7 +60,7 @@ def measure(
     from study import data_dir
     from study.experiment_requests import parse_sizes
     from study.model_options import switches_of
-    from study.speed_tables import headline, task_lines, task_table
+    from study.speed_tables import headline, task_table
     from study.speeds import MeasureRequest, parse_works
     from study.speeds import measure as measured
 
@@ -93,7 +93,4 @@ def measure(
     for line in headline(found):
         print_line(console, line)
     for task in found.tasks:
-        print_line(console, "")
-        for line in task_lines(found, task):
-            print_line(console, line)
-        print_view(console, task_table(found, task))
+        print_table(console, task_table(found, task))

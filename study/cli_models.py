@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from study.cli_inspect import inspect
 from study.cli_options import (
     DatasetOption,
     ImageSizeOption,
@@ -30,6 +31,7 @@ def model_commands(app: typer.Typer) -> None:
     for command, example in (
         (models, "models deit_tiny_bn --dataset cifar10"),
         (export, "export mnist-vitbn --fold --format onnx"),
+        (inspect, "inspect mnist-vitbn --against mnist-vit -o figures"),
     ):
         app.command(epilog=f"Example: bnvit-study {example}")(command)
     data = typer.Typer(help="Fetch data sets.")

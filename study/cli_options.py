@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from study.settings import Settings
+    from study.tabular import Tabular
 
 PLAIN_WIDTH = 160  # columns, where output goes to a file or a pipe
 
@@ -145,6 +146,14 @@ def print_view(console: "Console", view: "RenderableType") -> None:
         console.print(view)
     for line in capture.get().splitlines():
         print_line(console, line.rstrip())
+
+
+def print_table(console: "Console", table: "Tabular") -> None:
+    """Print a table under its title, and its notes below it."""
+    print_line(console, f"\n{table.title}")
+    print_view(console, table.to_rich())
+    for note in table.notes:
+        print_line(console, note)
 
 
 def print_line(console: "Console", line: str) -> None:

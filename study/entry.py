@@ -14,6 +14,7 @@ from study.cli import app
 from study.cli_experiments import experiment_commands
 from study.cli_measure import measure_command
 from study.cli_models import model_commands
+from study.cli_reports import report_commands
 from study.cli_stability import stability_command
 from study.cli_team import team_commands
 from study.logs import log_to_stderr
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 experiment_commands(app)
 stability_command(app)
 measure_command(app)
+report_commands(app)
 model_commands(app)
 team_commands(app)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -122,6 +122,18 @@ class MlflowTracker(NullTracker):
         with errors_told():
             weights = mlflow_runs.WEIGHTS_FILE
             return Path(self.client.download_artifacts(run_id, weights, str(folder)))
+
+    def dataset(self, run_id: str) -> str | None:
+        """The data set that a trial's run was trained on; None where it does not say."""
+        with errors_told():
+            found: str | None = self.client.get_run(run_id).data.params.get("dataset")
+        return found
+
+    def keep_files(self, run_id: str, paths: Sequence[Path], folder: str) -> None:
+        """Keep files with a run, below `folder` of its artifacts; those of a name are replaced."""
+        with errors_told():
+            for path in paths:
+                self.client.log_artifact(run_id, str(path), folder)
 
     def disconnect(self) -> None:
         """Close the connections to MLflow's database; MLflow itself never does."""

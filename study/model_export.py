@@ -4,8 +4,6 @@ import copy
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +18,10 @@ from models.fold import Folded, fold
 from objectives import card
 from objectives.card import Card
 from objectives.recipe import PRECISION
-from study.errors import ExportError, TrackingError
+from study.errors import ExportError
 from study.export import replace_file
 from study.settings import Settings
-from study.storage import open_store, tracking_uri
-from study.studies import show_study
+from study.trained import trained_weights
 
 MODEL_FORMATS = ("safetensors", "onnx")
 TRIED_IMAGES = 16  # random ones, on which an export is compared with its model
@@ -42,8 +39,8 @@ def export_model(
     appears once it was verified. Raises InputError where there is no such model, and ExportError
     where what would be written does not compute what the model does.
     """
-    with _weights(target, settings) as path:
-        told, model = card.load(path)
+    with trained_weights(target, settings) as found:
+        told, model = card.load(found.path)
     marked = "" if told.precision == PRECISION else f", trained in {told.precision}"
     lines = [f"model:   {told.model}{marked}"]
     if folded:
@@ -67,38 +64,6 @@ def export_model(
     reader = "onnxruntime gives" if format_ == "onnx" else "the file, read again, gives"
     lines.append(f"checked: {reader} the same logits, within {difference:.1e}")
     return [*lines, f"written: {output}"]
-
-
-@contextmanager
-def _weights(target: str, settings: Settings) -> Iterator[Path]:
-    """The file of weights that `target` names."""
-    if Path(target).is_file():
-        yield Path(target)
-        return
-    if "/" in target or Path(target).suffix in (".safetensors", ".pt", ".pth"):
-        raise InputError(f"there is no file {target}")
-    with open_store(settings) as store, TemporaryDirectory() as folder:
-        run_id: str | None = target
-        if not re.fullmatch(r"[0-9a-f]{32}", target):
-            best = show_study(store, target).best
-            if best is None:
-                raise InputError(f"the study '{target}' has no trial that was trained to the end")
-            run_id = best.mlflow_run_id
-        if run_id is None or settings.is_tracking_off:
-            raise InputError(f"no weights of '{target}' were kept: it is not recorded in MLflow")
-        yield _download(run_id, tracking_uri(settings.mlflow_uri, store), Path(folder))
-
-
-def _download(run_id: str, uri: str, folder: Path) -> Path:
-    from study.mlflow_tracker import MlflowTracker
-
-    tracker = MlflowTracker(uri)
-    try:
-        return tracker.download_weights(run_id, folder)
-    except TrackingError as error:
-        raise InputError(f"the weights of run {run_id} are not to be had ({error})") from error
-    finally:
-        tracker.disconnect()
 
 
 def _fold_lines(done: Folded) -> list[str]:

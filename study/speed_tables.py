@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from statistics import median
 
-from rich.table import Table
-
 from objectives.intervals import Interval
 from objectives.speed import Timing, gain
+from study.charts import Bars, Chart, Panel, Reference
+from study.report import Block
 from study.speeds import Speeds, TaskSpeeds, verdict
-from study.tables import plain_table
+from study.tabular import Tabular
 from study.words import counted
 
 _WORK = {"train": "training step", "eval": "evaluation"}
@@ -43,18 +43,69 @@ def task_lines(speeds: Speeds, task: TaskSpeeds) -> Iterator[str]:
         yield f"the intervals did not come within ±{speeds.half_width:.1%}; allow more --minutes"
 
 
-def task_table(speeds: Speeds, task: TaskSpeeds) -> Table:
+def task_table(speeds: Speeds, task: TaskSpeeds) -> Tabular:
     """The timings of a task."""
-    first = task.race.timings[0].name
-    table = plain_table("model")
-    for heading in ("blocks", "GMACs", "ms", "images/s", f"times as fast as {first}", "gain"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    if task.race.timings[0].peak_bytes is not None:
-        table.add_column("peak MiB", justify="right")
-    for timing in task.race.timings:
-        table.add_row(*_cells(speeds, task, timing))
-    return table
+    first = task.race.timings[0]
+    headings = ["model", "blocks", "GMACs", "ms (95 %)", "images/s"]
+    headings += [f"times as fast as {first.name} (95 %)", "gain", "verdict"]
+    if first.peak_bytes is not None:
+        headings.append("peak MiB")
+    title, *notes = task_lines(speeds, task)
+    return Tabular(
+        name=f"speed-{task.work}-{task.batch_size}",
+        title=title,
+        headings=tuple(headings),
+        rows=tuple(tuple(_cells(speeds, task, timing)) for timing in task.race.timings),
+        notes=tuple(notes),
+    )
+
+
+def speed_blocks(speeds: Speeds) -> Iterator[Block]:
+    """How it was measured, the tables, and the ratios as a figure."""
+    yield " ".join(line.strip() for line in headline(speeds))
+    for task in speeds.tasks:
+        yield task_table(speeds, task)
+    if speeds.tasks and len(speeds.tasks[0].race.timings) > 1:
+        yield speed_chart(speeds)
+
+
+def speed_verdicts(speeds: Speeds) -> Iterator[str]:
+    """A sentence for each model and task."""
+    for task in speeds.tasks:
+        first, *others = task.race.timings
+        for timing in others:
+            ratio = speeds.ratio(task, timing.name)
+            shown = f"UNRELIABLE, {task.race.trouble}" if task.race.trouble else verdict(ratio)
+            yield (
+                f"speed: {timing.name} against {first.name}, {_WORK[task.work]}, batch size "
+                f"{task.batch_size}: {shown}; {_interval(ratio)} times as fast (95 %)"
+                f"{_unequal(speeds)}"
+            )
+
+
+def speed_chart(speeds: Speeds) -> Chart:
+    """How many times as fast as the first each model is, with intervals."""
+    return Chart(
+        name="speed",
+        title=f"Times as fast as {speeds.models[0]}",
+        panels=tuple(_speed_panel(speeds, task) for task in speeds.tasks),
+        caption="Medians of ratios round by round, with their intervals; measured in turns on an "
+        f"idle device.{_unequal(speeds)}",
+    )
+
+
+def _speed_panel(speeds: Speeds, task: TaskSpeeds) -> Panel:
+    others = task.race.timings[1:]
+    ratios = [speeds.ratio(task, timing.name) for timing in others]
+    bars = Bars(
+        "times as fast",
+        tuple(timing.name for timing in others),
+        tuple(ratio.estimate for ratio in ratios),
+        tuple(ratio.low for ratio in ratios),
+        tuple(ratio.high for ratio in ratios),
+    )
+    title = f"{_WORK[task.work].capitalize()}, batch size {task.batch_size}"
+    return Panel(title, "", "times as fast", (bars,), lines=(Reference(1.0),))
 
 
 def _cells(speeds: Speeds, task: TaskSpeeds, timing: Timing) -> Iterator[str]:

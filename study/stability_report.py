@@ -9,7 +9,8 @@ from typing import Any
 from models.errors import InputError
 from study.briefing import next_steps
 from study.charts_png import write_png
-from study.cli_options import console_on, print_line, print_view
+from study.cli_options import console_on, print_line, print_table
+from study.equality import inequalities
 from study.overview import Overview
 from study.results import read_result
 from study.service import Session
@@ -34,21 +35,21 @@ class StabilityReport:
     def __call__(self, sessions: Sequence[Session], seen: Sequence[Overview]) -> None:
         """Tell of the studies; what has not ended is only summed up. Raises InputError."""
         ended = [one.study for one in seen if len(one.ended) == len(one.counted)]
-        found = limits([read_result(sessions[0].store, name) for name in ended])
+        results = [read_result(sessions[0].store, name) for name in ended]
+        found, unequal = limits(results), inequalities(results, {})
         written = self._written(found)
         if self.as_json:
-            print(json.dumps(_as_dict(seen, found), default=str, indent=2))
+            print(json.dumps(_as_dict(seen, found, unequal), default=str, indent=2))
             return
         console = console_on()
         for one in seen:
             print_line(console, f"{one.study}:")
             for line in summary(one):
                 print_line(console, line)
+        for line in unequal:
+            print_line(console, f"UNEQUAL: {line}")
         for table in stability_tables(found) if found else ():
-            print_line(console, f"\n{table.title}")
-            print_view(console, table.to_rich())
-            for note in table.notes:
-                print_line(console, note)
+            print_table(console, table)
         for line in ["", *written, *next_steps(sessions, seen)]:
             print_line(console, line)
 
@@ -69,8 +70,11 @@ class StabilityReport:
         return [f"figure:   {path}" for path in paths]
 
 
-def _as_dict(seen: Sequence[Overview], found: Sequence[Limit]) -> dict[str, Any]:
+def _as_dict(
+    seen: Sequence[Overview], found: Sequence[Limit], unequal: Sequence[str]
+) -> dict[str, Any]:
     return {
+        "unequal": list(unequal),
         "studies": [one.as_dict() for one in seen],
         "stability": [limit.as_dict() for limit in found],
     }

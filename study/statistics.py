@@ -18,7 +18,7 @@ LEAST_FOR_VERDICT = 5  # pairs; with fewer there are numbers, and no verdict
 POWER = 0.8  # with which the smallest difference would have been shown
 NO_DIFFERENCE = "no difference shown"
 _FARTHEST = 30.0  # t statistic that is told from larger ones: P(A > B) is 0 or 1 by then
-_GRID = 2_000  # points of the integral behind the noncentral t distribution
+_GRID = 500  # points of the integral behind the noncentral t distribution
 TOO_FEW = f"no verdict: fewer than {LEAST_FOR_VERDICT} seeds"
 
 

@@ -2,12 +2,17 @@
 
 import csv
 import io
+import textwrap
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 from rich.table import Table
 
 from study.tables import plain_table
+
+_TEXTS = ("verdict", "device", "computed")  # headings of columns that hold no figures
+_LEAST_WIDTH = 10  # characters, of a column of a terminal with a long heading
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,11 @@ class Tabular:
     def to_rich(self) -> Table:
         """For a terminal."""
         table = plain_table(*self.headings[: self.left])
-        for heading in self.headings[self.left :]:
-            table.add_column(heading, justify="right", no_wrap=True)
+        for column, heading in enumerate(self.headings[self.left :], start=self.left):
+            widest = max((len(row[column]) for row in self.rows), default=0)
+            folded = textwrap.fill(heading, max(widest, _LEAST_WIDTH))
+            side: Literal["left", "right"] = "left" if heading in _TEXTS else "right"
+            table.add_column(folded, justify=side, no_wrap=True)
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -62,7 +70,8 @@ class Tabular:
         return "".join(f"<td{self._side(i)}>{escape(cell)}</td>" for i, cell in enumerate(row))
 
     def _side(self, column: int) -> str:
-        return "" if column < self.left else ' class="figure"'
+        is_text = column < self.left or self.headings[column] in _TEXTS
+        return "" if is_text else ' class="figure"'
 
 
 def _markdown_row(cells: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ What a trial tells while it trains goes by way of `study.recorder`.
 
 import http.client
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,9 @@ class NullTracker:
     def curves(self, runs: StudyRuns | None) -> dict[int, TrialRecord]:
         """What is recorded of each trial of the study, by its number."""
         return {}
+
+    def keep_files(self, run_id: str, paths: Sequence[Path], folder: str) -> None:
+        """Keep files with a run, below `folder` of its artifacts."""
 
     def disconnect(self) -> None:
         """Close the connections to where things are recorded."""

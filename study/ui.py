@@ -1,5 +1,6 @@
 """Optuna Dashboard and the MLflow UI on loopback over one store, started and stopped together."""
 
+import json
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from urllib.parse import quote, urlsplit
 import psutil
 
 from models.errors import InputError
+from study.attachments import dashboard_files
 from study.errors import UiError
 from study.settings import is_server
 from study.storage import Store
 
 HOST = "127.0.0.1"
+MLFLOW_PORT = 5000  # unless another is asked for
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
 
@@ -39,15 +42,8 @@ class Servers:
         return f"{self.dashboard_url}dashboard/studies/{study_id}"
 
     def comparison_page(self, experiment_id: str) -> str:
-        """MLflow's charts of an experiment's runs, the best first.
-
-        Sorted by a metric, MLflow lists the trials themselves; by default they hide below their
-        parent.
-        """
-        order = quote("metrics.`val_accuracy`")
-        query = f"workflowType=machine_learning&compareRunsMode=CHART&orderByKey={order}"
-        base = self.mlflow_url.rstrip("/")
-        return f"{base}/#/experiments/{experiment_id}/runs?{query}&orderByAsc=false"
+        """MLflow's charts of an experiment's runs, the best first."""
+        return comparison_page(self.mlflow_url, [experiment_id])
 
     def check(self) -> None:
         """Raise UiError if a server has ended by itself."""
@@ -55,16 +51,31 @@ class Servers:
             server.check()
 
 
+def comparison_page(mlflow_url: str, experiment_ids: Sequence[str]) -> str:
+    """MLflow's charts of the runs of one experiment, or of several together, the best first.
+
+    Sorted by a metric, MLflow lists the trials themselves; by default they hide below their
+    parent.
+    """
+    order = quote("metrics.`val_accuracy`")
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&orderByKey={order}"
+    page = f"experiments/{experiment_ids[0]}/runs?"
+    if len(experiment_ids) > 1:
+        page = f"compare-experiments/s?experiments={quote(json.dumps(list(experiment_ids)))}&"
+    return f"{mlflow_url.rstrip('/')}/#/{page}{query}&orderByAsc=false"
+
+
 @contextmanager
 def serve(
-    store: Store, mlflow_uri: str, ports: tuple[int, int], log_dir: Path
+    store: Store, mlflow_uri: str, ports: tuple[int, int], data_dir: Path
 ) -> Iterator[Servers]:
     """Serve both UIs for as long as the context lasts; then stop all that they started.
 
-    `mlflow_uri` that is an http address is shown as it is. Raises UiError where a server does not
-    start.
+    `mlflow_uri` that is an http address is shown as it is. Logs, and the files that reports left
+    for the dashboard, lie in `data_dir`. Raises UiError where a server does not start.
     """
-    started = [_dashboard_server(store.optuna_url, ports[0], log_dir)]
+    log_dir = data_dir / "logs"
+    started = [_dashboard_server(store.optuna_url, ports[0], log_dir, dashboard_files(data_dir))]
     mlflow_url = mlflow_uri
     if not is_server(mlflow_uri):
         started.append(_mlflow_server(mlflow_uri, ports[1], log_dir))
@@ -154,10 +165,10 @@ class _Server:
         return f"{lines[-1] if lines else 'it said nothing'} (log: {self.log})"
 
 
-def _dashboard_server(storage_url: str, port: int, log_dir: Path) -> _Server:
+def _dashboard_server(storage_url: str, port: int, log_dir: Path, files: Path) -> _Server:
     # The URL goes through the environment: it may carry a password, and `ps` shows arguments.
     command = [sys.executable, "-m", "study.dashboard", HOST, str(port)]
-    environment = {"BNVIT_DASHBOARD_STORAGE": storage_url}
+    environment = {"BNVIT_DASHBOARD_STORAGE": storage_url, "BNVIT_DASHBOARD_FILES": str(files)}
     return _Server(command, environment, f"http://{HOST}:{port}/", log_dir / "dashboard.log")
 
 

@@ -1,17 +1,15 @@
 """The pages that people open, in a real browser."""
 
-import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.conftest import new_data_dir
+from tests.integration.conftest import CHROMIUM, screenshot
 from tests.integration.processes import (
     STUDY,
     TINY_RUN,
@@ -21,9 +19,6 @@ from tests.integration.processes import (
     until,
     wait_for_line,
 )
-
-CHROMIUM = shutil.which("chromium")
-TIMEOUT_MS = 60_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
@@ -52,33 +47,6 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1500, "height": 1000})
-    page.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
-    yield page
-    page.close()
-
-
-def screenshot(page: Page, name: str) -> None:
-    """Kept where BNVIT_SCREENSHOTS says, to be looked at."""
-    folder = os.environ.get("BNVIT_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_optuna_dashboard_shows_the_study_and_its_20_trials(

@@ -28,7 +28,10 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_models_training_and_data_need_nothing_of_the_service() -> None:
-    modules = "models.registry, models.profile, objectives.training, objectives.data"
+    modules = (
+        "models.registry, models.profile, objectives.training, objectives.data, "
+        "objectives.activations"
+    )
     checks = "models.torchvision_import.datasets()"
     done = run(f"import {modules}\n{checks}\nprint('imported')")
     assert done.stdout == "imported\n", done.stderr

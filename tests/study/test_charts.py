@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Locator, expect, sync_playwright
 
 from study import charts_plotly, charts_png
 from study.charts import (
@@ -26,7 +26,15 @@ from study.charts import (
     Points,
     Reference,
 )
-from study.charts_style import PALETTE, box, entries, greys, legend, segments
+from study.charts_scale import ends, short_log_ticks
+from study.charts_style import (
+    PALETTE,
+    box,
+    entries,
+    greys,
+    legend,
+    segments,
+)
 
 CHROMIUM = shutil.which("chromium")
 
@@ -101,8 +109,8 @@ def test_plotly_has_the_values_of_the_chart_and_gaps_stay_gaps() -> None:
 
 
 def test_a_gap_breaks_the_line_in_the_png() -> None:
-    whole = Line("a", X, (1.0, 1.0, 1.0, 1.0), markers=False)
-    broken = Line("a", X, (1.0, None, 1.0, 1.0), markers=False)
+    whole = Line("", X, (1.0, 1.0, 1.0, 1.0), markers=False)
+    broken = Line("", X, (1.0, None, 1.0, 1.0), markers=False)
 
     def drawn(line: Line) -> int:
         blue = [int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5)]
@@ -126,7 +134,7 @@ def test_a_name_has_one_colour_in_all_panels_and_both_drawings() -> None:
     assert has_colour(chart_of(second), PALETTE[0])
 
 
-def test_the_legend_has_each_key_once_and_none_for_one() -> None:
+def test_the_legend_has_each_name_once() -> None:
     chart = chart_of(LINE, BARS, POINTS, VALUED, HEAT)
     assert [(entry.key, entry.kind) for entry in legend(chart)] == [
         ("vit", "line"),
@@ -135,9 +143,17 @@ def test_the_legend_has_each_key_once_and_none_for_one() -> None:
     shown = json.loads(str(charts_plotly.figure(chart).to_json()))["data"]
     named = [t["name"] for t in shown if t.get("showlegend", True) and "name" in t]
     assert named == ["vit", "vitbn"]
-    assert legend(chart_of(LINE, BOXES)) == ()
+    assert legend(chart_of(Line("", X, X))) == ()
     many = chart_of(*(Line(str(n), X, X) for n in range(len(PALETTE) + 1)))
     assert [entry.colour for entry in entries(many)] == [*PALETTE, PALETTE[0]]
+
+
+def test_charts_of_one_order_agree_in_their_colours() -> None:
+    panels = chart_of(POINTS).panels
+    chart = Chart("test", "", panels, order=("vit", "vitbn"))
+    assert [(entry.key, entry.colour) for entry in legend(chart)] == [("vitbn", PALETTE[1])]
+    assert traces(chart)[0]["marker"]["color"] == PALETTE[1]
+    assert has_colour(chart, PALETTE[1])
 
 
 def test_axes_are_as_the_panel_says() -> None:
@@ -153,6 +169,19 @@ def test_axes_are_as_the_panel_says() -> None:
     assert (across["y0"], across["y1"], across["label"]["text"]) == (0.9, 0.9, "the &lt;best&gt;")
     assert (upright["x0"], upright["x1"]) == (2.0, 2.0)
     assert charts_png.png(Chart("t", "", (panel,)))[:4] == b"\x89PNG"
+
+
+def test_a_short_logarithmic_axis_has_plain_numbers() -> None:
+    short = Panel("", "", "", (Line("a", X, (0.6, 0.9, 2.0, 4.0)),), log_y=True)
+    wide = Panel("", "", "", (Line("a", X, (1e-5, 0.9, 2.0, 4.0)),), log_y=True)
+    layouts = [
+        json.loads(str(charts_plotly.figure(Chart("t", "", (panel,))).to_json()))["layout"]
+        for panel in (short, wide)
+    ]
+    assert {"0.5", "1", "2", "5"} <= set(layouts[0]["yaxis"]["ticktext"])
+    assert "ticktext" not in layouts[1]["yaxis"]
+    assert ends(short, along_x=True) == (1.0, 4.0)
+    assert short_log_ticks(Panel("", "", "", (), log_y=True), along_x=False) is None
 
 
 def test_a_band_breaks_where_it_has_no_place() -> None:
@@ -218,26 +247,36 @@ def page_of_charts(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
+def _top(place: Locator) -> float:
+    box = place.bounding_box()
+    assert box is not None
+    return box["y"]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1400])
-def test_a_browser_draws_a_page_of_charts(page_of_charts: str, width: int) -> None:
+def test_a_browser_draws_a_page_of_charts(page_of_charts: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = browser.new_page(viewport={"width": 390, "height": 900})
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: pytest.fail(str(error)))
         page.goto(page_of_charts)
         expect(page.locator(".chart-plot .plot-container")).to_have_count(len(MARKS) + 2)
         assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        first, second = page.locator(".chart-plot").nth(0), page.locator(".chart-plot").nth(1)
+        assert _top(first) < _top(second)  # below one another
+        page.set_viewport_size({"width": 1400, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+        assert _top(first) == _top(second)
         expect(page.locator(".xtick text").first).to_have_css("fill", "rgb(1, 2, 3)")
         page.evaluate("document.body.className = 'dark'")
         expect(page.locator(".xtick text").first).to_have_css("fill", "rgb(250, 251, 252)")
-        second = page.locator(".chart").nth(1)
-        expect(second.locator(".scatterlayer .points path")).to_have_count(3 + 3)
-        second.get_by_role("button", name="vitbn").click()
-        expect(second.locator(".scatterlayer .points path")).to_have_count(3)
+        chart = page.locator(".chart").nth(1)
+        expect(chart.locator(".scatterlayer .points path")).to_have_count(3 + 3)
+        chart.get_by_role("button", name="vitbn").click()
+        expect(chart.locator(".scatterlayer .points path")).to_have_count(3)
         browser.close()

@@ -16,6 +16,7 @@ from objectives.outcome import Outcome
 from objectives.search_space import SearchSpace
 from study.bisection import Bisection
 from study.briefing import next_steps, opening
+from study.comparison_report import Asked, read_compared
 from study.docket import Docket
 from study.equality import inequalities
 from study.experiment_requests import fit_of_study, planned, sweep_of
@@ -167,6 +168,7 @@ def test_the_report_has_tables_json_and_figures(
         assert png.startswith(b"\x89PNG")
     StabilityReport(True, None)([session], [result.seen])
     told = json.loads(capsys.readouterr().out)
+    assert told["unequal"] == []
     assert told["studies"][0]["identity"]["kind"] == "stability"
     ends = by_size(result)[32].ends
     first = told["stability"][0]
@@ -256,7 +258,9 @@ def test_what_was_stored_before_there_was_stability_reads_as_it_was(result: Stud
     assert not any((old.is_planned, old.is_watched, old.is_tested))
 
 
-def test_models_are_studies_of_their_own_and_alike(asked: Request, result: StudyResult) -> None:
+def test_models_are_studies_of_their_own_and_alike(
+    asked: Request, result: StudyResult, store: Store
+) -> None:
     request = replace(asked, study=None, switches=None)
     vit, vitbn = sweep_of(request, ["vit", "vitbn"], PLAN)
     assert vit.study_name == "mnist-subset-vit-stability"
@@ -267,6 +271,8 @@ def test_models_are_studies_of_their_own_and_alike(asked: Request, result: Study
     assert (
         "learning rates: 3 and 2 steps, and 3 and 5 steps" in inequalities([result, other], {})[0]
     )
+    with pytest.raises(InputError, match="is a stability study, whose tables the command"):
+        read_compared(store, Asked((result.name,)))
     with pytest.raises(InputError, match="is a stability study, no search"):
         fit_of_study(result.seen, request, Plan("fit", ((0.0, 0),), 2, "train"))
 

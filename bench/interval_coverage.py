@@ -1,0 +1,257 @@
+"""Do the intervals cover what they say, and are verdicts wrong as rarely as they say?
+
+    python bench/interval_coverage.py --record     # 20 minutes on two idle cores
+    python bench/interval_coverage.py --output docs/results/coverage.md     # from the record
+
+The record is of a model against itself: speed in races of its own, test accuracy over many seeds.
+On it the claims of a difference are counted that there is none of, and those of a planted one.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from models.registry import variant
+from objectives.contenders import Task, contenders, entrant
+from objectives.data import SearchData, load_search_data
+from objectives.datasets import dataset
+from objectives.execution import FAST
+from objectives.hardware import processor
+from objectives.intervals import Interval, median_interval
+from objectives.measuring import measure_test
+from objectives.recipe import TrainConfig
+from objectives.run import start
+from objectives.speed import Goal, is_narrow, race, ratio_of
+from objectives.training import train
+from study.statistics import compared, mean_interval, share_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "docs" / "results" / "model-against-itself.json"
+SUBSET = f"idx:{ROOT / 'tests' / 'fixtures' / 'mnist-subset'}"
+CPU = torch.device("cpu")
+
+RACES = 300
+ROUNDS = 30
+SPEED_MODEL, SPEED_BATCH = "vit", 20
+SEEDS = 300
+ACCURACY_MODEL, LR, BATCH_SIZE, EPOCHS = "vitbn", 1e-3, 50, 2
+
+SIMULATED = 20_000  # samples behind each figure of coverage
+COMPARISONS = 4_000  # drawn from the record of accuracies
+PLANTED = 1.10  # times slower
+GOAL = Goal(half_width=0.02, most_rounds=ROUNDS, sample_s=0.01)
+
+Draw = Callable[[np.random.Generator, int], "np.ndarray[tuple[int], np.dtype[np.float64]]"]
+
+
+def record(path: Path) -> None:
+    """Race a model against itself, train it with many seeds, and keep what came out."""
+    torch.set_num_threads(1)
+    data = load_search_data(dataset(SUBSET, ROOT))
+    told = {
+        "date": str(date.today()),
+        "processor": processor(),
+        "torch": torch.__version__,
+        "speed": {
+            "model": SPEED_MODEL,
+            "batch_size": SPEED_BATCH,
+            "races": [_raced(data) for _ in range(RACES)],
+        },
+        "accuracy": {
+            "model": ACCURACY_MODEL,
+            "lr": LR,
+            "batch_size": BATCH_SIZE,
+            "epochs": EPOCHS,
+            "test_accuracies": [_trained(data, seed) for seed in range(SEEDS)],
+        },
+    }
+    path.write_text(json.dumps(told) + "\n")
+
+
+def _raced(data: SearchData) -> list[list[float]]:
+    """Microseconds of each round of two models that are the same, each built anew."""
+    one = entrant(variant(SPEED_MODEL), None, data)
+    task = Task("eval", SPEED_BATCH, "float32", FAST, data, CPU)
+    a, b = contenders([one, one], task)
+    never = replace(GOAL, half_width=0.0)
+    found = race([replace(a, name="a"), replace(b, name="b")], CPU, never)
+    return [[round(1e6 * s, 1) for s in timing.samples_s] for timing in found.timings]
+
+
+def _trained(data: SearchData, seed: int) -> float:
+    images = len(data.train)
+    config = TrainConfig(
+        model=ACCURACY_MODEL,
+        switches=variant(ACCURACY_MODEL).resolved(None, data.shape),
+        dataset=SUBSET,
+        lr=LR,
+        batch_size=BATCH_SIZE,
+        rungs=(images * EPOCHS,),
+        train_images=images,
+        seed=seed,
+    )
+    run = start(config, data, CPU)
+    list(train(run))
+    return measure_test(run, data.validation).test_accuracy
+
+
+def speed_claims(races: Sequence[Sequence[Sequence[float]]], slowed: float = 1.0) -> list[str]:
+    """What is claimed of b against a in each race, b being slowed down so many times."""
+    return [_claim(_stopped(a, [slowed * s for s in b])) for a, b in races]
+
+
+def _stopped(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """The ratio at the look after which a race would have ended."""
+    for look in GOAL.looks():
+        found = ratio_of(a[:look], b[:look])
+        if is_narrow(found, GOAL.half_width):
+            break
+    return found
+
+
+def _claim(ratio: Interval) -> str:
+    if ratio.contains(1.0):
+        return "none"
+    return "faster" if ratio.estimate > 1 else "slower"
+
+
+def accuracy_claims(accuracies: Sequence[float], pairs: int, planted: float = 0.0) -> float:
+    """The share of comparisons of the model with itself, plus `planted`, that claim a difference.
+
+    Drawn from the record without replacement within a comparison.
+    """
+    drawn = np.random.default_rng(pairs)
+    claims = 0
+    for _ in range(COMPARISONS):
+        values = drawn.choice(accuracies, 2 * pairs, replace=False)
+        found = compared(list(values[:pairs] + planted), list(values[pairs:]))
+        claims += found.verdict("better", "worse") in ("better", "worse")
+    return claims / COMPARISONS
+
+
+def coverage(draw: Draw, truth: float, count: int, interval: Callable[..., Interval]) -> float:
+    """How often the interval of `count` draws contains the truth."""
+    generator = np.random.default_rng(count)
+    samples = (draw(generator, count) for _ in range(SIMULATED))
+    return sum(interval(list(sample)).contains(truth) for sample in samples) / SIMULATED
+
+
+def share_coverage(count: int) -> float:
+    """Of the interval of a share, over shares that are evenly spread over [0, 1]."""
+    generator = np.random.default_rng(count)
+    shares = generator.random(SIMULATED)
+    hits = generator.binomial(count, shares)
+    known = [share_interval(hit, count) for hit in range(count + 1)]
+    pairs = zip(shares, hits, strict=True)
+    return sum(known[hit].contains(share) for share, hit in pairs) / SIMULATED
+
+
+def page(told: dict[str, object]) -> Iterator[str]:
+    """The figures for people, as lines of Markdown."""
+    speed, accuracy = told["speed"], told["accuracy"]
+    assert isinstance(speed, dict)
+    assert isinstance(accuracy, dict)
+    values = accuracy["test_accuracies"]
+    yield from _coverage_lines(values)
+    races, drawn = speed["races"], f"{COMPARISONS:,} comparisons drawn from {len(values)} runs"
+    claims, planted = speed_claims(races), speed_claims(races, PLANTED)
+    wrong = sum(claim != "none" for claim in claims) / len(claims)
+    found = sum(claim == "slower" for claim in planted) / len(planted)
+    yield from (
+        "",
+        "## A model against itself",
+        "",
+        f"Recorded on {told['date']}, {told['processor']}, one thread, torch {told['torch']}.",
+        "",
+        "| comparison | repeats | a difference is claimed |",
+        "|---|---|---:|",
+        f"| speed, {speed['model']} evaluated with {speed['batch_size']} images, each race with "
+        f"models built anew | {len(races)} races | {wrong:.1%} |",
+    )
+    for pairs in (5, 10):
+        share = accuracy_claims(values, pairs)
+        against = f"{accuracy['model']}, {pairs} seeds against {pairs}"
+        yield f"| accuracy, {against} | {drawn} | {share:.1%} |"
+    slowed = f"one of both slowed down by {PLANTED - 1:.0%}"
+    yield from (
+        f"| speed, {slowed} | {len(races)} races | {found:.1%} |",
+        "",
+        "Of the first three, 5 % are meant; the last is to be found in at least 95 %.",
+    )
+
+
+def _coverage_lines(accuracies: Sequence[float]) -> Iterator[str]:
+    truth = float(np.mean(accuracies))
+    intervals: dict[str, Callable[[int], float]] = {
+        "mean, normal values (Student)": lambda n: coverage(_normal, 0.0, n, mean_interval),
+        "mean, recorded test accuracies (Student)": lambda n: coverage(
+            lambda g, k: g.choice(accuracies, k), truth, n, mean_interval
+        ),
+        "P(A > B), normal differences (noncentral t)": lambda n: coverage(
+            lambda g, k: g.normal(0.5, 1.0, k), 0.6914624612740131, n, _p_better
+        ),
+        "share, over all shares (Jeffreys)": share_coverage,
+    }
+    yield from ("| interval of 95 % | 3 | 5 | 10 |", "|---|---:|---:|---:|")
+    for name, covered in intervals.items():
+        yield f"| {name} | " + " | ".join(f"{covered(n):.1%}" for n in (3, 5, 10)) + " |"
+    yield from ("", "| interval of 95 % | 15 | 30 | 60 |", "|---|---:|---:|---:|")
+    medians = (coverage(_stalling, 1.0, n, median_interval) for n in (15, 30, 60))
+    cells = " | ".join(f"{share:.1%}" for share in medians)
+    yield f"| median, times with stalls (interpolated order statistics) | {cells} |"
+
+
+def _p_better(values: list[float]) -> Interval:
+    return compared(values, [0.0] * len(values)).p_better
+
+
+def _normal(
+    generator: np.random.Generator, count: int
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    return generator.normal(0.0, 1.0, count)
+
+
+def _stalling(
+    generator: np.random.Generator, count: int
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Ratios about 1, one in ten of them far off, to either side."""
+    usual = generator.normal(0.0, 0.02, count)
+    return np.exp(np.where(generator.random(count) < 0.1, 20 * usual, usual))
+
+
+def main() -> None:
+    """Record, or make the page of a record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    if args.record:
+        record(RECORD)
+        return
+    lines = [
+        "# Do the intervals cover, and are the verdicts right?",
+        "",
+        "    python bench/interval_coverage.py --record",
+        "    python bench/interval_coverage.py --output docs/results/coverage.md",
+        "",
+        f"Coverage of nominal 95 %, by {SIMULATED:,} simulated samples of so many values each.",
+        "",
+        *page(json.loads(RECORD.read_text())),
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text) if args.output is None else args.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""A report as data: the verdict first, then tables, figures, methods and environment."""
+
+from dataclasses import dataclass
+
+from study.charts import Chart
+from study.tabular import Tabular
+
+Block = str | Tabular | Chart  # a string is a paragraph
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a reader is told."""
+
+    title: str
+    question: str
+    verdicts: tuple[str, ...]
+    sections: tuple[Section, ...]
+    links: tuple[tuple[str, str], ...] = ()  # text and address, as of MLflow's runs
+
+    @property
+    def tables(self) -> list[Tabular]:
+        """All tables, in order."""
+        return [block for block in self._blocks() if isinstance(block, Tabular)]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """All figures, in order."""
+        return [block for block in self._blocks() if isinstance(block, Chart)]
+
+    def _blocks(self) -> list[Block]:
+        return [block for section in self.sections for block in section.blocks]

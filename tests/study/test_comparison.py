@@ -1,0 +1,197 @@
+"""Studies side by side: what must be alike, what is paired, what is said."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from study.comparison import Reached, best_by_batch_size, cells, epoch_times_s, pairs
+from study.comparison_report import Asked, Compared, report_of
+from study.comparison_tables import (
+    accuracy_verdicts,
+    cells_table,
+    convergence_verdicts,
+    pairs_table,
+)
+from study.equality import check_equal, inequalities
+from study.errors import UnequalError
+from study.report import Report
+from study.results import StudyResult
+from tests.study.results import COMPUTED, result_of, run_of
+
+LN = (0.970, 0.972, 0.968, 0.971, 0.969)
+SLOW = (0.5, 0.8, 0.9, 0.98)
+
+
+def seeds(accuracies: tuple[float | None, ...], **changes: object) -> list:  # type: ignore[type-arg]
+    return [run_of(seed, value, **changes) for seed, value in enumerate(accuracies, 1)]  # type: ignore[arg-type]
+
+
+def compared(*results: StudyResult, **asked: object) -> Report:
+    names = tuple(result.name for result in results)
+    given = Asked(names, **asked)  # type: ignore[arg-type]
+    return report_of(Compared(results, {}, inequalities(results, {}), given))
+
+
+@pytest.fixture
+def vit() -> StudyResult:
+    return result_of("vit", seeds(LN))
+
+
+def worse(by: float = 0.01) -> StudyResult:
+    """A study whose runs are worse than those of `LN` with the same seeds, nearly evenly."""
+    jitter = (0.0, 0.001, 0.0, -0.001, 0.0)
+    return result_of("vitbn", seeds(tuple(x - by + e for x, e in zip(LN, jitter, strict=True))))
+
+
+def test_runs_are_paired_by_seed(vit: StudyResult) -> None:
+    other = worse()
+    shuffled = replace(other, runs=other.runs[::-1])
+    (pair,) = pairs(cells([vit, shuffled]))
+    assert pair.accuracy is not None
+    assert pair.accuracy.pairs == 5
+    assert pair.accuracy.difference.estimate == pytest.approx(-0.01)
+    assert pair.accuracy.won == 0
+    (line,) = accuracy_verdicts([pair])
+    assert "vitbn against vit at lr 0.001, batch size 50: less accurate; difference −1.00" in line
+    (none,) = accuracy_verdicts(pairs(cells([vit, worse(0.0)])))
+    assert "no difference shown" in none
+
+
+def test_with_few_seeds_there_are_numbers_and_no_verdict(vit: StudyResult) -> None:
+    few = [replace(result, runs=result.runs[:4]) for result in (vit, worse())]
+    (line,) = accuracy_verdicts(pairs(cells(few)))
+    assert "no verdict: fewer than 5 seeds; difference −1.00" in line
+
+
+def test_a_run_that_diverged_counts_with_the_accuracy_of_guessing(vit: StudyResult) -> None:
+    lost = result_of("vitbn", seeds((0.97, None, 0.97, 0.97, 0.97)))
+    (cell,) = cells([lost])
+    assert cell.accuracies[2] == 0.1
+    assert cell.diverged == 1
+    said = compared(vit, lost).verdicts
+    assert "stability: vitbn diverged in 1 of 5 runs at lr 0.001, batch size 50" in said
+
+
+def test_equal_values_are_compared_with_each_other() -> None:
+    grid = [(1e-3, 50), (1e-2, 50)]
+    both = [
+        result_of(model, [run for values in grid for run in seeds(LN, configuration=values)])
+        for model in ("vit", "vitbn")
+    ]
+    found = pairs(cells(both))
+    assert [(pair.cell.model, pair.cell.lr, pair.reference.lr) for pair in found] == [
+        ("vitbn", 1e-3, 1e-3),
+        ("vitbn", 1e-2, 1e-2),
+    ]
+    assert found[0].accuracy is not None
+    assert found[0].accuracy.family == 2
+
+
+def test_fits_are_compared_each_at_its_own_values() -> None:
+    both = [
+        result_of("vit", seeds(LN), kind="fit", source="a"),
+        result_of("vitbn", seeds(LN, configuration=(5e-3, 32)), kind="fit", source="b"),
+    ]
+    (pair,) = pairs(cells(both))
+    assert (pair.cell.lr, pair.reference.lr) == (5e-3, 1e-3)
+    (line,) = accuracy_verdicts([pair])
+    assert "vitbn (lr 0.005, batch size 32) against vit (lr 0.001, batch size 50)" in line
+
+
+def test_epochs_to_the_target(vit: StudyResult) -> None:
+    slow = result_of("vitbn", seeds(LN, curve=SLOW))
+    (cell,) = cells([vit])
+    assert cell.reached(0.97)[1] == Reached(3.0, 30.0)
+    (line,) = convergence_verdicts(pairs(cells([vit, slow])), 0.97)
+    assert "more epochs to 97% validation accuracy; difference +1.00" in line
+    (never,) = convergence_verdicts(pairs(cells([vit, slow]), 0.99), 0.99)
+    assert "no verdict, as not all runs reached 99%: vitbn 0 of 5, vit 0 of 5" in never
+
+
+def test_times_of_epochs_are_differences_of_the_clock() -> None:
+    assert epoch_times_s(run_of(1, 0.9)) == [10.0] * 4
+
+
+def test_each_batch_size_has_its_own_best_learning_rate() -> None:
+    grid = {(1e-3, 50): 0.9, (1e-2, 50): 0.95, (1e-3, 100): 0.8, (1e-2, 100): 0.7}
+    runs = [run for c, end in grid.items() for run in seeds(LN, configuration=c, curve=(end,))]
+    found = best_by_batch_size(cells([result_of("vit", runs)]))
+    assert [(cell.lr, cell.batch_size) for cell in found] == [(1e-2, 50), (1e-3, 100)]
+
+
+def changed(field: str, value: Any) -> StudyResult:
+    """A study that differs from `vit` in one field of its identity."""
+    return result_of("vitbn", seeds(LN), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (changed("data_checksum", "feedbeef00"), "differ in data: .*feedbeef"),
+        (changed("train_images", 500), "differ in split: 917 training"),
+        (changed("split_seed", 3), "split 3"),
+        (changed("precision", "bf16"), "differ in precision: float32, and bf16"),
+        (changed("epochs", 9), "differ in budget: 4 epochs, and 9 epochs"),
+        (
+            result_of("vitbn", seeds(LN, configuration=(2e-3, 50))),
+            "differ in values: 0.001 with 50",
+        ),
+        (result_of("vitbn", seeds(LN[:4])), "differ in seeds: 1-5, and 1-4"),
+        (
+            result_of("vitbn", seeds(LN, computed={**COMPUTED, "blocks_executed": 1})),
+            "made-vit executes 2 blocks, made-vitbn 1 block",
+        ),
+        (
+            result_of("vitbn", seeds(LN, computed={**COMPUTED, "multiply_adds": 20_000})),
+            "made-vitbn 2e-05",
+        ),
+        (
+            result_of("vitbn", seeds(LN), kind="fit", source="search"),
+            "only one is the best of a search",
+        ),
+    ],
+)
+def test_what_is_unequal_is_refused_by_name_and_marked_everywhere(
+    vit: StudyResult, other: StudyResult, said: str
+) -> None:
+    with pytest.raises(UnequalError, match=said) as error:
+        check_equal([vit, other], {})
+    assert "--allow-unequal" in str(error.value)
+    shown = compared(vit, other, allow_unequal=True)
+    assert any(line.startswith("UNEQUAL: ") for line in shown.verdicts)
+    comparing = [table for table in shown.tables if table.name != "environment"]
+    assert comparing
+    for table in comparing:
+        assert any(note.startswith("UNEQUAL: ") for note in table.notes), table.name
+
+
+def test_equal_studies_are_not_called_unequal(vit: StudyResult) -> None:
+    check_equal([vit, worse()], {})
+    assert not any("UNEQUAL" in line for line in compared(vit, worse()).verdicts)
+
+
+def test_fits_of_searches_that_were_unequal_are_unequal() -> None:
+    searches = {
+        "a": result_of("vit", [run_of(0, 0.9)], kind="search", name="a"),
+        "b": result_of("vitbn", [run_of(0, 0.9)], kind="search", name="b", lr=(1e-5, 1.0)),
+    }
+    fits = [
+        result_of(m, seeds(LN), kind="fit", source=s) for m, s in (("vit", "a"), ("vitbn", "b"))
+    ]
+    assert "a and b differ in space: lr 1e-05–0.01" in inequalities(fits, searches)[0]
+    assert "the search is gone" in inequalities(fits, {"a": searches["a"]})[0]
+    alike = {**searches, "b": result_of("vitbn", [run_of(0, 0.9)], kind="search", name="b")}
+    assert inequalities(fits, alike) == ()
+
+
+def test_tables_say_what_the_runs_were(vit: StudyResult) -> None:
+    found = cells([vit, worse()])
+    table = cells_table(found, 0.97, ())
+    assert table.rows[0][:5] == ("vit", "0.001", "50", "5", "97.00 ± 0.20 %")
+    assert table.rows[0][6:8] == ("0 of 5", "3.0")
+    (row,) = pairs_table(pairs(found), ()).rows
+    assert row[3] == "5"
+    assert row[-1] == "less accurate"
+    assert all(len(a) == len(b) for a, b in pairwise([table.headings, *table.rows]))
