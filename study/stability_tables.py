@@ -19,7 +19,7 @@ def stability_tables(found: Sequence[Limit]) -> tuple[Tabular, ...]:
 def limits_table(found: Sequence[Limit]) -> Tabular:
     """For each model and batch size the largest stable learning rate, and what it costs to miss."""
     headings = ("model", "batch size", "stable up to lr", "not at lr", "runs", "diverged")
-    worth = ("best val. accuracy", "at lr", "lr sensitivity", "accuracy lost")
+    worth = ("best val. accuracy", "at lr", "excess loss", "accuracy lost")
     return Tabular(
         name="limits",
         title="Largest stable learning rate",
@@ -60,8 +60,8 @@ def episodes_table(found: Sequence[Limit]) -> Tabular:
         notes=(
             "First not finite: the first module, in order of execution, whose output was not; "
             "else, from the loss backwards, whose gradient; else the optimizer. Step: the first "
-            "whose loss was not finite. Blog: best accuracy in per cent @ epoch before NaN, or "
-            "the epoch in which it came.",
+            "whose loss was not finite; it may have begun in the one before. Blog: best accuracy "
+            "in per cent @ epoch before NaN, or the epoch in which it came.",
         ),
     )
 
@@ -86,9 +86,10 @@ def _limit_cells(limit: Limit) -> tuple[str, ...]:
 def _limit_notes(found: Sequence[Limit]) -> Iterator[str]:
     yield (
         "Stable: every seed stayed finite. Collapsed: finite, and in the end no better than naming "
-        "the commonest class. Lr sensitivity: expected excess of the validation loss in nats over "
-        "that of the best learning rate, over the range on the logarithmic scale, no loss above "
-        "that of guessing (Wortsman et al. 2023); accuracy lost: the same of the accuracy."
+        "the commonest class. Excess loss: lr sensitivity, the expected excess of the validation "
+        "loss in nats over that of the best learning rate, over the range on the logarithmic "
+        "scale, no loss above that of guessing (Wortsman et al. 2023); accuracy lost: the same of "
+        "the accuracy."
     )
     for limit in found:
         where = f"{limit.model}, batch size {limit.batch_size}"
