@@ -1,7 +1,7 @@
-"""What `run`, `fit` and `sweep` do: have studies trained to their end, and tell about it."""
+"""What `run` and the experiments do: have studies trained to their end, and tell about it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn
 
@@ -23,18 +23,29 @@ from study.studies import is_stopped
 from study.summary import summary
 from study.tables import trials_table
 
+End = Callable[[Sequence[Session], Sequence[Overview]], None]
+"""Tells at the end how the studies stand, on standard output."""
 
-def conducted(requests: Sequence[Request], settings: Settings, as_json: bool) -> NoReturn:
+
+def conducted(
+    requests: Sequence[Request], settings: Settings, as_json: bool, end: End | None = None
+) -> NoReturn:
     """Train what is asked for and end the program with the right exit code."""
     try:
-        code = conduct(requests, settings, as_json)
+        code = conduct(requests, settings, as_json, end)
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
         raise typer.Abort from None
     raise typer.Exit(code)
 
 
-def conduct(requests: Sequence[Request], settings: Settings, as_json: bool) -> int:
-    """Have the studies trained together, to their end or until a stop; returns the exit code."""
+def conduct(
+    requests: Sequence[Request], settings: Settings, as_json: bool, end: End | None = None
+) -> int:
+    """Have the studies trained together, to their end or until a stop; returns the exit code.
+
+    `end` tells of them then, instead of the usual words.
+    """
+    tell = end or (_tell_json if as_json else _tell)
     console, notes = console_on(), console_on(stderr=as_json)
     with ExitStack() as stack:
         sessions = stack.enter_context(
@@ -52,12 +63,13 @@ def conduct(requests: Sequence[Request], settings: Settings, as_json: bool) -> i
             print_line(notes, "stopping; a trial that was running keeps its place")
         elif patience(lambda: any(is_stopped(session.study) for session in sessions)):
             print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
-    if as_json:
-        told = [one.as_dict() for one in seen]
-        print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
-    else:
-        _tell(sessions, seen)
+        tell(sessions, seen)
     return stop.exit_code
+
+
+def _tell_json(_: Sequence[Session], seen: Sequence[Overview]) -> None:
+    told = [one.as_dict() for one in seen]
+    print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
 
 
 def _tell(sessions: Sequence[Session], seen: Sequence[Overview]) -> None:

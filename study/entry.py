@@ -15,6 +15,7 @@ from study.cli_experiments import experiment_commands
 from study.cli_measure import measure_command
 from study.cli_models import model_commands
 from study.cli_reports import report_commands
+from study.cli_stability import stability_command
 from study.cli_team import team_commands
 from study.logs import log_to_stderr
 
@@ -25,6 +26,7 @@ DEBUG_VARIABLE = "BNVIT_DEBUG"
 log = logging.getLogger(__name__)
 
 experiment_commands(app)
+stability_command(app)
 measure_command(app)
 report_commands(app)
 model_commands(app)

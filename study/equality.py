@@ -35,6 +35,11 @@ _SEARCH: dict[str, _Shown] = {
 _GRID: dict[str, _Shown] = {
     "values": lambda of: ", ".join(f"{lr:g} with {size}" for lr, size in of.configurations),
 }
+_BISECTION: dict[str, _Shown] = {
+    "space": lambda of: f"lr {of.lr[0]:g}–{of.lr[1]:g}",
+    "batch sizes": lambda of: ", ".join(map(str, of.batch_sizes)),
+    "learning rates": lambda of: f"{of.grid} and {counted(of.steps, 'step')}",
+}
 
 
 def check_equal(results: Sequence[StudyResult], sources: Mapping[str, StudyResult]) -> None:
@@ -65,7 +70,7 @@ def inequalities(
 
 
 def _differences(one: StudyResult, other: StudyResult) -> Iterator[str]:
-    kinds = {"search": _SEARCH, "sweep": _GRID, "fit": {}}
+    kinds = {"search": _SEARCH, "sweep": _GRID, "fit": {}, "stability": _BISECTION}
     # The tuned values of two fits may differ; values given by hand must be the same.
     own = _GRID if one.identity.kind == "fit" and one.source is None else kinds[one.identity.kind]
     for what, shown in (_DATA | _RECIPE | own).items():

@@ -216,6 +216,24 @@ def test_every_model_is_listed(shared_bnvit: Command, monkeypatch: pytest.Monkey
         ("run --model deit_tiny --new-head", "--new-head is about trained weights"),
         ("run --model deit_large --weights timm {data}", "timm has no weights of deit_large"),
         ("run --model vit --skip-broken {data}", "has no image files of its own"),
+        ("stability --models vitbm", "unknown model 'vitbm'; did you mean 'vitbn'?"),
+        ("stability --models vit,", "'vit,' must be names with commas between them"),
+        ("stability --models vit,vit", "--models names a model twice; name each once"),
+        ("stability --models vit --lr 1", "--lr 1 must be LOW:HIGH, two numbers"),
+        ("stability --models vit --lr 1:1e-3", "lr range 1:0.001 must be positive, the lower"),
+        ("stability --models vit --lr 0:1", "lr range 0:1 must be positive"),
+        ("stability --models vit --lr 1:1e31", "must end at 1e+30 or below"),
+        ("stability --models vit --lr 1:1.01 --grid 9", "is too narrow for 9 learning rates"),
+        ("stability --models vit --batch-sizes 16,16", "a batch size is given twice"),
+        ("stability --models vit --batch-sizes 1.5", "--batch-sizes 1.5 must be whole numbers"),
+        ("stability --models vit,vitbn --batch-sizes 1,9", "BatchNorm needs two images"),
+        ("stability --models vit --batch-sizes 16,9999 {data}", "exceeds the 917 training images"),
+        ("stability --models vit --grid 0", "grid 0 must be from 2 to 100 learning rates"),
+        ("stability --models vit --steps 11", "steps 11 must be from 0 to 10"),
+        ("stability --models vit --seeds 0", "seeds 0 must be from 1 to 1,000"),
+        ("stability --models vit --seeds 900", "trials 57600 must be at most 10,000"),
+        ("stability --models vit -o /dev/null", "/dev/null is no folder; name another with -o"),
+        ("stability", "Missing option '--models'"),
         ("export x --format xls", "write one of csv, parquet, json, safetensors, onnx"),
         ("export x --fold", "--fold is about models; add --format safetensors or onnx"),
         ("export x/y --format onnx", "there is no file x/y"),
@@ -438,4 +456,5 @@ def test_shell_completion_knows_the_commands(
     monkeypatch.setenv("COMP_CWORD", "1")
     code, out, _ = bnvit("")
     assert code == 0
-    assert out.split() == ["studies", "show", "status", "stop", "sync"]
+    names = ["studies", "show", "sweep", "stability", "status", "stop", "sync"]
+    assert out.split() == names
