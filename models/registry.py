@@ -30,6 +30,15 @@ _Builder = Callable[[ImageShape, ViTSwitches], "ViT"]
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """The sizes of a transformer for people; of Swin those of each stage. Empty: not known."""
+
+    dim: str
+    heads: str
+    depth: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """A model with its normalisation."""
 
@@ -98,6 +107,22 @@ class Variant:
         if isinstance(switches, ViTSwitches):
             return switches.resolved(image)
         return backbones.resolved(self.parts.backbone, switches, image)
+
+    def sizes(self, switches: Switches) -> Sizes:
+        """Width of the tokens, heads and blocks, with these switches."""
+        if isinstance(switches, ViTSwitches):
+            return Sizes(str(switches.dim), str(switches.heads), str(switches.depth))
+        known = BACKBONES.get(self.parts.backbone)
+        dim, heads = switches.dim, switches.heads
+        depths = switches.depths
+        if known is not None:
+            dim, heads, depths = dim or known.dim, heads or known.heads, depths or known.depth
+        stages = [2**stage for stage in range(len(depths))]
+        return Sizes(
+            ", ".join(str(dim * stage) for stage in stages if dim is not None),
+            ", ".join(str(heads * stage) for stage in stages if heads is not None),
+            ", ".join(map(str, depths)),
+        )
 
     @property
     def timm_name(self) -> str:

@@ -12,7 +12,7 @@ from models.unified_norm import unified_norms
 from objectives.batch_stats import recalibrated
 from objectives.evaluation import Evaluation, evaluate
 from objectives.images import Split
-from objectives.metrics import Diverged, RungMetrics, TestMetrics
+from objectives.metrics import RungMetrics, TestMetrics
 from objectives.run import Run, Segment
 from objectives.stopwatch import synchronize
 
@@ -95,19 +95,3 @@ def _evaluated(run: Run, split: Split) -> Evaluation:
 def _throughput(segment: Segment, batch_size: int) -> float | None:
     """Images per second; None where the segment had no step beyond the warm-up."""
     return segment.timed_steps * batch_size / segment.timed_s if segment.timed_s else None
-
-
-def diverged(run: Run, step: int) -> Diverged:
-    """What is said of a run that stopped being finite at `step`."""
-    return Diverged(
-        step=step,
-        images_seen=step * run.config.batch_size,
-        lr=run.config.lr,
-        best_val_accuracy=max((metrics.val_accuracy for metrics in run.curve), default=0.0),
-    )
-
-
-def weights_finite(run: Run) -> bool:
-    """Whether all of the model's parameters are finite; waits for the device."""
-    total = nn.utils.get_total_norm(list(run.model.parameters()))
-    return math.isfinite(float(total))

@@ -1,6 +1,9 @@
 """What a training run reports: frozen records, units in the names."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["output", "gradient", "update"]  # of a step, in the order in which they come
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Diverged:
     images_seen: int
     lr: float
     best_val_accuracy: float  # at the rungs before; 0 where there was none
+    best_epoch: float | None = None  # at which that was reached; None: there was no rung
+    layer: str | None = None  # path of the module where it began; None: not known
+    stage: Stage | None = None  # what of it was not finite
+    grad_norm_before: float | None = None  # global L2 norm of the last finite gradient known
 
 
 @dataclass(frozen=True)

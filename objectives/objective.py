@@ -16,6 +16,7 @@ from objectives.metrics import Diverged, Event, RungMetrics, TestMetrics
 from objectives.outcome import Outcome
 from objectives.run import Run
 from objectives.training import train
+from objectives.watch import OFF, NoWatch
 
 PRUNED_AT = "pruned_at"  # attribute of a trial: the rung at which the pruner gave it up
 
@@ -37,16 +38,19 @@ class Result:
 
 
 def events(
-    run: Run, settle: Callable[[], bool], pause: Callable[[], bool] = lambda: False
+    run: Run,
+    settle: Callable[[], bool],
+    pause: Callable[[], bool] = lambda: False,
+    watch: NoWatch = OFF,
 ) -> Iterator[Event]:
     """Train `run`; once the caller has seen an event, `settle` it.
 
     Stops where `settle` says that the pruner has given up, also if that was before an
-    interruption. A `Pause` is passed on from `train`.
+    interruption. A `Pause` is passed on from `train`, which `watch` is for.
     """
     if settle():
         return
-    for event in train(run, pause):
+    for event in train(run, pause, watch):
         yield event
         if settle():
             return

@@ -17,6 +17,7 @@ from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import Result
 from objectives.outcome import Outcome
 from objectives.recipe import TrainConfig
+from objectives.watch import OFF, Watch
 from study import memory
 from study.beat import Beat
 from study.connections import is_outage
@@ -123,7 +124,8 @@ class Attempt:
             return None
         self.ledger.run = run
         event: Event | None = None
-        for event in objective.events(run, self._settle, self._wants_pause):
+        watch = Watch() if self.job.identity.is_watched else OFF
+        for event in objective.events(run, self._settle, self._wants_pause, watch):
             if isinstance(event, Pause):
                 if self._look_up():
                     return None
@@ -132,7 +134,7 @@ class Attempt:
                 self._save(run)
                 self.is_pending = True
         result = objective.result(run, event, self.job.chance)
-        if result.outcome is Outcome.COMPLETE and self.job.identity.is_planned:
+        if result.outcome is Outcome.COMPLETE and self.job.identity.is_tested:
             return objective.tested(result, run, self.job.test_split(run))
         return result
 

@@ -1,16 +1,17 @@
 """The words around a run: what it is about to do, and what to do next."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from objectives.hardware import device_label
 from study.crew import Berth
 from study.identity import StudyIdentity
 from study.overview import Overview
+from study.plan import Plan
 from study.request import Request
 from study.service import Session
-from study.words import counted
+from study.words import counted, ranges
 
 
 def opening(sessions: Sequence[Session], places: list[Berth]) -> list[str]:
@@ -49,12 +50,23 @@ def _values_line(identity: StudyIdentity, total: int) -> str:
             f"search:  lr {low:g}–{high:g} (log), batch size {first}–{last}, "
             f"{identity.sampler}, {identity.pruner}"
         )
+    if identity.kind == "stability":
+        return _ranges_line(identity)
     each = [f"{lr:g} with {batch_size}" for lr, batch_size in identity.configurations]
     last_seed = identity.seed + total // len(each) - 1
     seeds = f"seeds {identity.seed}–{last_seed}" if last_seed > identity.seed else "one seed"
     split = "train and validation" if identity.is_joined else "the train split"
     kind = f"{identity.kind}:".ljust(9)
     return f"{kind}lr and batch size {', '.join(each)}; {seeds}; on {split}"
+
+
+def _ranges_line(identity: StudyIdentity) -> str:
+    (low, high), sizes = identity.lr, ", ".join(map(str, identity.batch_sizes))
+    seeds = range(identity.seed, identity.seed + identity.seeds)
+    return (
+        f"rates:   {identity.grid} of lr {low:g}–{high:g} (log), then {identity.steps} where "
+        f"stability ends; batch sizes {sizes}; seeds {ranges(seeds)}"
+    )
 
 
 def next_steps(sessions: Sequence[Session], seen: Sequence[Overview]) -> list[str]:
@@ -68,14 +80,16 @@ def next_steps(sessions: Sequence[Session], seen: Sequence[Overview]) -> list[st
     return [
         *(f"trials:   {shlex.join(['bnvit-study', 'show', one.study, *places])}" for one in seen),
         f"browse:   {shlex.join(['bnvit-study', 'ui', *first.places()])}",
-        f"add more: {_more(first, seen[0])}",
+        *(f"add more: {command}" for command in _more(first, seen[0])),
     ]
 
 
-def _more(request: Request, seen: Overview) -> str:
+def _more(request: Request, seen: Overview) -> Iterator[str]:
+    """The command for a larger total, where that is not fixed for the study's life."""
     if request.plan is None:
-        return request.command(trials=2 * len(seen.counted))
-    return request.command(plan=replace(request.plan, seeds=2 * request.plan.seeds))
+        yield request.command(trials=2 * len(seen.counted))
+    elif isinstance(request.plan, Plan):
+        yield request.command(plan=replace(request.plan, seeds=2 * request.plan.seeds))
 
 
 def _workers_line(sessions: Sequence[Session], places: list[Berth]) -> str:

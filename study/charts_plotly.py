@@ -12,9 +12,17 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from study.charts import Chart, Heat, Panel, Picture
+from study.charts import Chart, Heat, Panel, Picture, Reference
 from study.charts_page import SCRIPT, STYLE
-from study.charts_style import Entry, entries, has_categories, has_picture, legend, rows_of
+from study.charts_scale import ends, short_log_ticks
+from study.charts_style import (
+    Entry,
+    entries,
+    has_categories,
+    has_picture,
+    legend,
+    rows_of,
+)
 from study.charts_traces import legend_trace, traces
 
 TEXT = "#767676"  # readable on white and on black, where no page says otherwise
@@ -90,7 +98,7 @@ def _alone(chart: Chart, panel: Panel) -> str:
     drawn = make_subplots(1, 1)
     _draw(drawn, panel, (1, 1), entries(chart))
     _lay_out(drawn)
-    drawn.update_layout(margin=dict.fromkeys("lrtb", 4), dragmode="zoom")
+    drawn.update_layout(margin={"l": 4, "r": 4, "t": 12, "b": 4}, dragmode="zoom")
     return str(plotly.io.to_json(drawn, validate=False))
 
 
@@ -119,8 +127,8 @@ def _draw(drawn: go.Figure, panel: Panel, place: tuple[int, int], known: tuple[E
         for trace in traces(mark, panel, colours):
             drawn.add_trace(trace, row, column)
     _place_colour_bars(drawn, row, column)
-    drawn.update_xaxes(**_axis(panel.x_title, panel.log_x, panel.x_range), row=row, col=column)
-    drawn.update_yaxes(**_axis(panel.y_title, panel.log_y, panel.y_range), row=row, col=column)
+    drawn.update_xaxes(**_axis(panel, along_x=True), row=row, col=column)
+    drawn.update_yaxes(**_axis(panel, along_x=False), row=row, col=column)
     if panel.percent_y:
         drawn.update_yaxes(tickformat="~p", hoverformat=".2%", row=row, col=column)
     if has_categories(panel):
@@ -140,12 +148,7 @@ def _draw(drawn: go.Figure, panel: Panel, place: tuple[int, int], known: tuple[E
             col=column,
         )
     for line in panel.lines:
-        add = drawn.add_vline if line.is_vertical else drawn.add_hline
-        label = {**LABEL, "text": html.escape(line.label)}
-        if line.is_vertical:
-            label |= {"textangle": 0, "xanchor": "left", "yanchor": "top"}
-        style = {"dash": "dot", "width": 1.5, "color": TEXT}
-        add(line.at, line=style, label=label, row=row, col=column)
+        _add_line(drawn, panel, line, row, column)
 
 
 def _place_colour_bars(drawn: go.Figure, row: int, column: int) -> None:
@@ -158,13 +161,32 @@ def _place_colour_bars(drawn: go.Figure, row: int, column: int) -> None:
     drawn.update_traces({"colorbar": place}, {"type": "heatmap", "showscale": None}, **here)
 
 
-def _axis(title: str, log: bool, limits: tuple[float, float] | None) -> dict[str, Any]:
+def _axis(panel: Panel, along_x: bool) -> dict[str, Any]:
+    title, log, limits = (
+        (panel.x_title, panel.log_x, panel.x_range)
+        if along_x
+        else (panel.y_title, panel.log_y, panel.y_range)
+    )
     axis: dict[str, Any] = {"title": {"text": html.escape(title)}}
     if log:
         axis |= {"type": "log", "exponentformat": "power"}
+        if ticks := short_log_ticks(panel, along_x):  # plotly would write 9 for 0.9
+            axis |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     if limits is not None:
         axis["range"] = [math.log10(end) for end in limits] if log else list(limits)
     return axis
+
+
+def _add_line(drawn: go.Figure, panel: Panel, line: Reference, row: int, column: int) -> None:
+    label = {**LABEL, "text": html.escape(line.label)}
+    known = ends(panel, along_x=line.is_vertical)
+    if line.is_vertical:
+        label |= {"textangle": 0, "xanchor": "left", "yanchor": "top"}
+    elif known is not None and line.at >= known[1]:
+        label["yanchor"] = "top"  # as there is no room above it
+    add = drawn.add_vline if line.is_vertical else drawn.add_hline
+    style = {"dash": "dot", "width": 1.5, "color": TEXT}
+    add(line.at, line=style, label=label, row=row, col=column)
 
 
 def _lay_out(drawn: go.Figure) -> None:

@@ -12,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
 from study.charts import Chart, Heat, Panel
 from study.charts_axes import draw
+from study.charts_scale import short_log_ticks
 from study.charts_style import Entry, entries, has_picture, legend, rows_of
 
 PANEL_INCHES = (5.4, 3.5)
@@ -27,7 +28,6 @@ CAPTION_INCHES = 0.18
 LEGEND_INCHES = 0.25
 ENTRY_INCHES = 1.8  # width of an entry of the legend
 TITLE_CHARACTERS, CAPTION_CHARACTERS = 9, 14  # in an inch
-SHORT_LOG = 100.0  # from end to end
 FINE_GRID: dict[str, Any] = {"color": "0.9", "linewidth": 0.8}
 
 
@@ -96,7 +96,7 @@ def _draw_panel(panel: Panel, axes: Axes, colours: Mapping[str, str]) -> None:
         axes.set_xlim(panel.x_range)
     if panel.y_range is not None:
         axes.set_ylim(panel.y_range)
-    _thin_out_ticks(axes)
+    _thin_out_ticks(panel, axes)
     for line in panel.lines:
         style: dict[str, Any] = {"color": "0.45", "linewidth": 1.2, "linestyle": ":"}
         text: dict[str, Any] = {"fontsize": 8, "color": "0.35", "textcoords": "offset points"}
@@ -126,11 +126,12 @@ def _set_axes(panel: Panel, axes: Axes) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _thin_out_ticks(axes: Axes) -> None:
-    """Plain numbers at 1, 2 and 5 along an axis of less than two powers of ten."""
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        if axis.get_scale() == "log" and low > 0.0 and high < SHORT_LOG * low:
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def _thin_out_ticks(panel: Panel, axes: Axes) -> None:
+    """Plain numbers along a logarithmic axis of less than two powers of ten."""
+    for axis, is_log in ((axes.xaxis, panel.log_x), (axes.yaxis, panel.log_y)):
+        ticks = short_log_ticks(panel, along_x=axis is axes.xaxis)
+        if is_log and ticks is not None:
+            axis.set_major_locator(FixedLocator(ticks))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
 

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
 
-from study.charts import Bars, Boxes, Chart, Heat, Line, Panel, Picture, Points, Series, Values
+from study.charts import (
+    Bars,
+    Boxes,
+    Chart,
+    Heat,
+    Line,
+    Panel,
+    Picture,
+    Points,
+    Series,
+    Values,
+)
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart by all kinds of colour vision. Their
 # black is a grey here, as it must show on a dark page too; yellow, weak on white, comes last.

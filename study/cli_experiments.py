@@ -1,5 +1,7 @@
 """The commands for experiments: given values, several seeds. Parse, call, print – nothing else."""
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +25,8 @@ from study.cli_options import (
     WeightsOption,
     WorkersOption,
     WorkersPerGpuOption,
+    console_on,
+    print_line,
     settings_from,
 )
 
@@ -42,6 +46,7 @@ def experiment_commands(app: typer.Typer) -> None:
     for command, example in (
         (fit, "fit mnist-vitbn --on train+val --seeds 10"),
         (sweep, "sweep --models vit,vitbnffn,vitbn --lr 0.0005,0.005,0.01 --seeds 3"),
+        (replay, "replay mnist-vitbn 13"),
     ):
         app.command(epilog=f"Example: bnvit-study {example}")(command)
 
@@ -204,3 +209,31 @@ def sweep(
     plan = Plan("sweep", parse_grid(lr, batch_size), seeds, parse_split(on))
     requests = sweep_of(request, names, plan)
     conducted(requests, settings_from(storage, mlflow, checkpoints), as_json)
+
+
+def replay(
+    study: Annotated[str, typer.Argument(help="A study.")],
+    trial: Annotated[int, typer.Argument(help="The number of a trial that has ended.")],
+    device: DeviceOption = "auto",
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do a trial once more: is the suggestion the same, and is the curve? Exit code 1 if not.
+
+    Nothing is written. On the same processor with the same versions both are the same to the last
+    digit, however many workers there were.
+    """
+    from study.replica import replay as again
+    from study.replica import replica_lines
+    from study.storage import open_store
+
+    settings = settings_from(storage)
+    notes = console_on(stderr=True)
+    with open_store(settings) as store:
+        found = again(store, settings, study, trial, device, lambda line: print_line(notes, line))
+    if as_json:
+        print(json.dumps({**asdict(found), "is_same": found.is_same}, indent=2))
+    else:
+        for line in replica_lines(found):
+            print_line(console_on(), line)
+    raise typer.Exit(0 if found.is_same else 1)

@@ -62,12 +62,7 @@ def inspect(
     mlflow: MlflowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look into a model: extremes, variance between channels, attention, branches, statistics.
-
-    What comes out of each norm, how large each branch is, how evenly attention looks and where
-    activations are flat, by depth; and whether what is said of LayerNorm and BatchNorm holds here.
-    The charts of a study or a run are kept with it in MLflow.
-    """
+    """Look into a model, or two side by side: norms, channels, attention, branches, by depth."""
     from study.inspection import Asked, inspected, keep
 
     asked = Asked(target, against, dataset, image_size, images, inject, seed)

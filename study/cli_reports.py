@@ -91,6 +91,16 @@ def report(
         str, typer.Option("--format", help="html, md (with a PNG per figure), json or csv.")
     ] = "html",
     dataset: DatasetOption = "mnist",
+    layout: Annotated[
+        str,
+        typer.Option(help="comparison, or blog: that blog's table and matrix of the models."),
+    ] = "comparison",
+    outside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="For blog: results from elsewhere, as COCO AP, by a column 'model'."
+        ),
+    ] = None,
     target: _TargetOption = 0.97,
     allow_unequal: _UnequalOption = False,
     speeds: _SpeedsOption = None,
@@ -105,17 +115,16 @@ def report(
     mlflow: MlflowOption = None,
 ) -> None:
     """Write a report on studies: one file that opens offline, the verdict first."""
-    from study.comparison_report import read_compared, report_of
-    from study.report_files import check_output, publish_report, write_report
+    from study.report_files import check_layout, check_output, publish_report, write_report
+    from study.report_layouts import laid_out
     from study.storage import open_store
-    from study.ui_links import links_of
 
     settings = settings_from(storage, mlflow)
     path = check_output(output, format_)
+    check_layout(layout, outside)
     with open_store(settings) as store:
         asked = _asked(store, studies, models, dataset, target, allow_unequal, speeds)
-        compared = read_compared(store, asked)
-        found = report_of(compared, tuple(links_of(settings, compared.results)))
+        found = laid_out(store, settings, asked, layout, outside)
         written = write_report(found, format_, path)
         notes = console_on(stderr=True)
         for line in written:

@@ -127,6 +127,15 @@ def search_rows(results: Sequence[StudyResult]) -> tuple[SearchRow, ...]:
     )
 
 
+def best_cells(found: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Of each study the cell that validated best, in the order of the studies."""
+    chosen: dict[str, Cell] = {}
+    for cell in found:
+        if cell.study not in chosen or _validated(cell) > _validated(chosen[cell.study]):
+            chosen[cell.study] = cell
+    return tuple(chosen.values())
+
+
 def best_by_batch_size(found: Sequence[Cell]) -> tuple[Cell, ...]:
     """Of each study and batch size the cell whose learning rate validated best."""
     chosen: dict[tuple[str, int], Cell] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from models.errors import InputError
 from study.comparison import TARGET, Cell, cells, pairs, search_rows
 from study.comparison_charts import curves_charts, times_chart
 from study.comparison_tables import (
@@ -51,8 +52,17 @@ class Compared:
 
 
 def read_compared(store: Store, asked: Asked) -> Compared:
-    """Read the studies. Raises UnknownStudyError, IncompleteError, UnequalError."""
+    """Read the studies.
+
+    Raises UnknownStudyError, IncompleteError, UnequalError, or InputError for a stability study.
+    """
     results = tuple(read_result(store, name) for name in asked.studies)
+    for result in results:
+        if result.identity.kind == "stability":
+            raise InputError(
+                f"'{result.name}' is a stability study, whose tables the command that trained it "
+                "shows; compare fits, sweeps or searches"
+            )
     if len({result.identity.is_planned for result in results}) > 1:
         kinds = ", ".join(f"{result.name} is a {result.identity.kind}" for result in results)
         raise UnequalError(f"a search cannot be compared with runs of given values: {kinds}")

@@ -1,9 +1,8 @@
-"""What `run`, `fit` and `sweep` do: have studies trained to their end, and tell about it."""
+"""What `run` and the experiments do: have studies trained to their end, and tell about it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -27,35 +26,31 @@ from study.tables import trials_table
 if TYPE_CHECKING:
     from rich.console import Console
 
+End = Callable[[Sequence[Session], Sequence[Overview]], None]
+"""Tells at the end how the studies stand, on standard output."""
 
-def conducted(requests: Sequence[Request], settings: Settings, as_json: bool) -> NoReturn:
+
+def conducted(
+    requests: Sequence[Request], settings: Settings, as_json: bool, end: End | None = None
+) -> NoReturn:
     """Train what is asked for and end the program with the right exit code."""
     try:
-        code = conduct(requests, settings, as_json)
+        code = conduct(requests, settings, as_json, end)
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
         raise typer.Abort from None
     raise typer.Exit(code)
 
 
-def conduct(requests: Sequence[Request], settings: Settings, as_json: bool) -> int:
-    """Have the studies trained together, to their end or until a stop; returns the exit code."""
+def conduct(
+    requests: Sequence[Request], settings: Settings, as_json: bool, end: End | None = None
+) -> int:
+    """Have the studies trained together, to their end or until a stop; returns the exit code.
+
+    `end` tells of them then, instead of the usual words.
+    """
     console, notes = console_on(), console_on(stderr=as_json)
-    done = carry_out(requests, settings, console, notes, quiet=as_json)
-    if as_json:
-        told = [one.as_dict() for one in done.seen]
-        print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
-    else:
-        _tell(done.sessions, done.seen)
-    return done.exit_code
-
-
-@dataclass(frozen=True)
-class Conducted:
-    """Studies that were trained, as far as they came."""
-
-    sessions: list[Session]  # closed
-    seen: list[Overview]
-    exit_code: int
+    tell = end or (_tell_json if as_json else _tell)
+    return carry_out(requests, settings, console, notes, as_json, tell)
 
 
 def carry_out(
@@ -64,8 +59,9 @@ def carry_out(
     console: "Console",
     notes: "Console",
     quiet: bool = False,
-) -> Conducted:
-    """As `conduct`, without a word on the results; progress is shown on `console`."""
+    end: End | None = None,
+) -> int:
+    """As `conduct`; progress is shown on `console`, and without an `end` no results are told."""
     with ExitStack() as stack:
         sessions = stack.enter_context(
             open_sessions(requests, settings, lambda line: print_line(notes, line))
@@ -82,7 +78,14 @@ def carry_out(
             print_line(notes, "stopping; a trial that was running keeps its place")
         elif patience(lambda: any(is_stopped(session.study) for session in sessions)):
             print_line(notes, "stopped, as somebody asked by 'bnvit-study stop'")
-    return Conducted(sessions, seen, stop.exit_code)
+        if end is not None:
+            end(sessions, seen)
+    return stop.exit_code
+
+
+def _tell_json(_: Sequence[Session], seen: Sequence[Overview]) -> None:
+    told = [one.as_dict() for one in seen]
+    print(json.dumps(told if len(told) > 1 else told[0], default=str, indent=2))
 
 
 def _tell(sessions: Sequence[Session], seen: Sequence[Overview]) -> None:

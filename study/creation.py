@@ -55,9 +55,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         new_head=request.new_head,
         recalibration_images=recalibration_images(data.shape.size),
         precision=request.precision,
-        kind=request.plan.kind if request.plan else "search",
-        configurations=request.plan.configurations if request.plan else (),
-        trained_on=request.plan.trained_on if request.plan else "train",
+        **(request.plan.identity_fields if request.plan else {}),
     )
 
 

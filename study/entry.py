@@ -15,6 +15,8 @@ from study.cli_experiments import experiment_commands
 from study.cli_measure import measure_command
 from study.cli_models import model_commands
 from study.cli_reports import report_commands
+from study.cli_reproduce import reproduce_command
+from study.cli_stability import stability_command
 from study.cli_team import team_commands
 from study.logs import log_to_stderr
 
@@ -25,8 +27,10 @@ DEBUG_VARIABLE = "BNVIT_DEBUG"
 log = logging.getLogger(__name__)
 
 experiment_commands(app)
+stability_command(app)
 measure_command(app)
 report_commands(app)
+reproduce_command(app)
 model_commands(app)
 team_commands(app)
 

@@ -35,6 +35,11 @@ _SEARCH: dict[str, _Shown] = {
 _GRID: dict[str, _Shown] = {
     "values": lambda of: ", ".join(f"{lr:g} with {size}" for lr, size in of.configurations),
 }
+_BISECTION: dict[str, _Shown] = {
+    "space": lambda of: f"lr {of.lr[0]:g}–{of.lr[1]:g}",
+    "batch sizes": lambda of: ", ".join(map(str, of.batch_sizes)),
+    "learning rates": lambda of: f"{of.grid} and {counted(of.steps, 'step')}",
+}
 
 
 def check_equal(results: Sequence[StudyResult], sources: Mapping[str, StudyResult]) -> None:
@@ -64,16 +69,27 @@ def inequalities(
     return tuple(found)
 
 
+def unlike_conditions(results: Sequence[StudyResult]) -> tuple[str, ...]:
+    """In what models that are only listed together differ: data, budget, precision or recipe."""
+    return tuple(
+        line for one, other in pairwise(results) for line in _differing(one, other, _DATA | _RECIPE)
+    )
+
+
 def _differences(one: StudyResult, other: StudyResult) -> Iterator[str]:
-    kinds = {"search": _SEARCH, "sweep": _GRID, "fit": {}}
+    kinds = {"search": _SEARCH, "sweep": _GRID, "fit": {}, "stability": _BISECTION}
     # The tuned values of two fits may differ; values given by hand must be the same.
     own = _GRID if one.identity.kind == "fit" and one.source is None else kinds[one.identity.kind]
-    for what, shown in (_DATA | _RECIPE | own).items():
+    yield from _differing(one, other, _DATA | _RECIPE | own)
+    yield from _differing_runs(one, other)
+    yield from _differing_depth(one, other)
+
+
+def _differing(one: StudyResult, other: StudyResult, told: dict[str, _Shown]) -> Iterator[str]:
+    for what, shown in told.items():
         mine, theirs = shown(one.identity), shown(other.identity)
         if mine != theirs:
             yield f"{one.name} and {other.name} differ in {what}: {mine}, and {theirs}"
-    yield from _differing_runs(one, other)
-    yield from _differing_depth(one, other)
 
 
 def _differing_runs(one: StudyResult, other: StudyResult) -> Iterator[str]:

@@ -9,10 +9,11 @@ from models.registry import variant
 from study.overview import Overview
 from study.plan import Configuration, Plan, TrainedOn
 from study.request import Request
+from study.stability_plan import StabilityPlan
 from study.words import counted
 
 
-def planned(request: Request, plan: Plan) -> Request:
+def planned(request: Request, plan: Plan | StabilityPlan) -> Request:
     """`request`, to be trained as planned."""
     plan.check()
     return replace(
@@ -27,7 +28,8 @@ def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
     """
     identity = seen.identity
     if identity.is_planned:
-        raise InputError(f"'{seen.study}' is a {identity.kind}, no search; fit takes a search")
+        kind = "stability study" if identity.kind == "stability" else identity.kind
+        raise InputError(f"'{seen.study}' is a {kind}, no search; fit takes a search")
     if left := len(seen.counted) - len(seen.ended):
         raise InputError(
             f"the study '{seen.study}' has {counted(left, 'trial')} left; let it end first, as "
@@ -54,8 +56,8 @@ def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
     return planned(taken, replace(plan, configurations=(configuration,), source=seen.study))
 
 
-def sweep_of(request: Request, models: Sequence[str], plan: Plan) -> list[Request]:
-    """The same values with each model, a study each."""
+def sweep_of(request: Request, models: Sequence[str], plan: Plan | StabilityPlan) -> list[Request]:
+    """The same values, or the same ranges, with each model, a study each."""
     if len(set(models)) < len(models):
         raise InputError("--models names a model twice; name each once")
     if len(models) == 1:
@@ -91,11 +93,11 @@ def parse_split(text: str) -> TrainedOn:
     return text  # type: ignore[return-value]
 
 
-def parse_sizes(text: str) -> list[int]:
-    """Batch sizes from a list with commas; raises InputError."""
-    sizes = _numbers("batch-size", text)
+def parse_sizes(text: str, name: str = "batch-size") -> list[int]:
+    """Batch sizes from a list with commas, the text of the option `name`; raises InputError."""
+    sizes = _numbers(name, text)
     if not all(size.is_integer() for size in sizes):
-        raise InputError(f"--batch-size {text} must be whole numbers with commas between them")
+        raise InputError(f"--{name} {text} must be whole numbers with commas between them")
     return [int(size) for size in sizes]
 
 

@@ -18,6 +18,7 @@ from objectives.recipe import (
     TrainConfig,
 )
 from objectives.search_space import START_POINTS, SearchSpace
+from study.bisection import Bisection
 from study.errors import VersionError
 from study.plan import MOST_SEEDS, Configuration, Held, Kind, TrainedOn, Values, planned_values
 
@@ -60,6 +61,10 @@ class StudyIdentity:
     kind: Kind = "search"
     configurations: tuple[Configuration, ...] = ()  # trained with each seed; of a search none
     trained_on: TrainedOn = "train"
+    batch_sizes: tuple[int, ...] = ()  # of a bisection, as what follows
+    grid: int = 0
+    steps: int = 0
+    seeds: int = 0  # of each learning rate; in a fit or a sweep they follow from the total
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -70,8 +75,23 @@ class StudyIdentity:
 
     @property
     def is_planned(self) -> bool:
-        """Whether the values of its trials were given beforehand, and the test images are read."""
+        """Whether no sampler gives its trials their values: a seed is one of them."""
         return self.kind != "search"
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the test images are read at the end of a trial: nothing is chosen by it."""
+        return self.kind in ("fit", "sweep")
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it matters where in the model a trial stops being finite."""
+        return self.kind == "stability"
+
+    @property
+    def bisection(self) -> Bisection:
+        """How the learning rates of a stability study are chosen."""
+        return Bisection(self.lr, self.batch_sizes, self.grid, self.steps, self.seeds)
 
     @property
     def is_joined(self) -> bool:
@@ -84,7 +104,12 @@ class StudyIdentity:
         return "test_accuracy" if self.is_joined else "val_accuracy"
 
     def slot_values(self, numbers: range, held: Held) -> list[Values]:
-        """Values for new slots of these numbers; an empty one is left to the sampler."""
+        """Values for new slots of these numbers; an empty one is left to the sampler.
+
+        Fewer where the others depend on what is being trained.
+        """
+        if self.kind == "stability":
+            return self.bisection.values(self.seed, numbers, held)
         if self.is_planned:
             return planned_values(self.configurations, self.seed, numbers, held)
         starts = self.space.starts(self.seed) if numbers.start < START_POINTS else []

@@ -53,6 +53,12 @@ class Job:
         """Accuracy of guessing: what a diverged configuration is worth."""
         return 1.0 / self.data.shape.classes
 
+    @property
+    def majority(self) -> float | None:
+        """Accuracy of always naming the validation split's commonest class; None: no such split."""
+        labels = self.data.validation.labels
+        return int(labels.bincount().max()) / len(labels) if len(labels) else None
+
     def label(self, number: int) -> TrialLabel:
         """What identifies a trial's run."""
         return TrialLabel(self.study.study_name, self.uuid, number)
@@ -70,7 +76,10 @@ def trial_params(job: Job, config: TrainConfig, run: Run) -> dict[str, Any]:
 
 
 def computed(job: Job, run: Run) -> dict[str, Any]:
-    """On what a trial is computed and how, and what it executes, counted on its own model."""
+    """On what a trial is computed and how, and what it executes, counted on its own model.
+
+    And what its accuracy is to be held against, as the data set is not at hand where it is read.
+    """
     counted = profile(run.model, run.data.shape)
     return {
         "device": device_label(job.device),
@@ -79,4 +88,6 @@ def computed(job: Job, run: Run) -> dict[str, Any]:
         "parameters": counted.parameters,
         "multiply_adds": counted.macs,
         "blocks_executed": counted.blocks_executed,
+        "classes": job.data.shape.classes,
+        "majority_accuracy": job.majority,
     }

@@ -5,14 +5,26 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.errors import InputError
+from objectives.outcome import Outcome
 from objectives.search_space import SearchSpace
 
-Kind = Literal["search", "fit", "sweep"]
+Kind = Literal["search", "fit", "sweep", "stability"]
 TrainedOn = Literal["train", "train+val"]
 
 Configuration = tuple[float, int]  # learning rate and batch size
 Values = dict[str, Any]  # of a trial's parameters, by name
-Held = Callable[[], list[Values]]  # the values of all slots that count
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A trial that counts towards the study's total."""
+
+    values: Values  # that it was made with
+    outcome: Outcome | None = None  # None: it has not ended
+    accuracy: float | None = None  # that Optuna was told; of one that diverged, that of guessing
+
+
+Held = Callable[[], list[Slot]]
 
 PLANNED_EPOCHS = 30  # unless another number is asked for; the article's
 MOST_SEEDS = 1_000
@@ -35,6 +47,7 @@ class Plan:
     source: str | None = None  # the study whose best configuration it is
     models: tuple[str, ...] = ()  # that the same command trains, where there are several
     prefix: str | None = None  # of their studies' names; None: the data set
+    usual_epochs: int = PLANNED_EPOCHS
 
     def check(self) -> None:
         """Raise InputError where there is nothing to train, or too much."""
@@ -47,6 +60,12 @@ class Plan:
             )
         if len(set(self.configurations)) < len(self.configurations):
             raise InputError("a learning rate or batch size is given twice; give each once")
+
+    @property
+    def identity_fields(self) -> dict[str, Any]:
+        """What a study's identity keeps of it, beside its ranges."""
+        names = ("kind", "configurations", "trained_on")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def runs(self) -> int:
@@ -81,7 +100,7 @@ def planned_values(
 
     So an interrupted plan has as many seeds of each as it could; `seed` is the first.
     """
-    taken = {tuple(sorted(values.items())) for values in held()}
+    taken = {tuple(sorted(slot.values.items())) for slot in held()}
     found: list[Values] = []
     while len(found) < len(numbers):
         for lr, batch_size in configurations:

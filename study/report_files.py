@@ -16,6 +16,7 @@ from study.studies import find_study, runs_of
 from study.tracking import open_tracker, probe_tracking
 
 FORMATS = ("html", "md", "json", "csv")
+LAYOUTS = ("comparison", "blog")
 DEFAULT_FILE = Path("report.html")
 MLFLOW_FOLDER = "report"
 
@@ -28,6 +29,14 @@ def check_output(output: Path | None, format_: str) -> Path | None:
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {path.absolute().parent} to write {path.name} into")
     return path
+
+
+def check_layout(layout: str, outside: Path | None) -> None:
+    """Raise InputError for a layout that is not known, or one that takes no outside results."""
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown --layout '{layout}'; write {' or '.join(LAYOUTS)}")
+    if outside is not None and layout != "blog":
+        raise InputError("--outside is for --layout blog")
 
 
 def write_report(report: Report, format_: str, path: Path | None) -> list[str]:

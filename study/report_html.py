@@ -32,6 +32,7 @@ th { border-bottom: 1px solid var(--line); font-weight: 600; max-width: 9rem; }
 td { border-bottom: 1px solid var(--line); white-space: nowrap; }
 td:last-child { white-space: normal; min-width: 8rem; }
 .figure { text-align: right; }
+td.long { white-space: normal; min-width: 14rem; }
 .note, .chart-caption, footer { color: var(--faint); font-size: 0.87rem; }
 @media print { figure, .verdict { break-inside: avoid; } .scroll { overflow: visible; }
   table { font-size: 0.65rem; } }

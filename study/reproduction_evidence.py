@@ -1,25 +1,24 @@
 """From what is asked to the evidence: run what is missing, then read all that is there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from models.registry import DEFECTS
+from study.article_claims import LRS, MODELS
+from study.blog_claims import BACKBONES, blog_models
 from study.blog_claims import IMAGE as BLOG_IMAGE
-from study.blog_claims import blog_models
 from study.claims import Evidence, Part
 from study.counts import counted_model
 from study.errors import IncompleteError, UnknownStudyError
-from study.reproduction import ON_REQUEST, SOURCE_PARTS, Reproduction
-from study.reproduction_races import ONE_BLOCKS, Races
+from study.reproduction import Reproduction
+from study.reproduction_races import Races
 from study.reproduction_runs import Runs
 from study.results import StudyResult, read_result
 from study.storage import Store, open_store
 from study.tiny_imagenet_claims import IMAGE as TINY_IMAGE
 from study.tiny_imagenet_claims import tiny_imagenet_models
 
-_RACES: tuple[Part, ...] = ("speed", "denormals", "inference")
 _TRAINED: tuple[Part, ...] = ("experiment1", "experiment2", "dropout")
-
-_Read = Callable[[Evidence], Evidence]
 
 
 def run_missing(asked: Reproduction, races: Races, runs: Runs) -> int:
@@ -38,24 +37,68 @@ def run_missing(asked: Reproduction, races: Races, runs: Runs) -> int:
 
 
 def evidence_of(asked: Reproduction, races: Races, runs: Runs) -> Evidence:
-    """All that is there for a source, whether it was asked for now or earlier."""
-    found = Evidence()
+    """All that is there for a source, whether it was run now or earlier."""
     if asked.source == "article":
-        found = _raced(found, asked, races)
         with open_store(runs.settings) as store:
-            for part in _TRAINED:
-                found = _trained(found, asked, runs, store, part)
-        return found
+            return _trained(_raced(Evidence(), asked, races), asked, runs, store)
+    names, image = (tiny_imagenet_models(), TINY_IMAGE)
+    found = Evidence()
     if asked.source == "blog":
-        speeds = races.inference(run=False)
-        found = replace(found, inference=speeds)
-        if len(speeds) < 4:
+        names, image = blog_models(), BLOG_IMAGE
+        found = Evidence(inference=races.inference(run=False))
+        if len(found.inference) < len(BACKBONES):
             found = _missing(found, asked, "inference")
     if "counts" not in asked.parts:
         return _missing(found, asked, "counts")
-    image, names = (
-        (BLOG_IMAGE, (*blog_models(), *_inferred()))
-        if asked.source == "blog"
-        else (TINY_IMAGE, tiny_imagenet_models())
-    )
     return replace(found, counts={name: counted_model(name, image) for name in names})
+
+
+def _raced(found: Evidence, asked: Reproduction, races: Races) -> Evidence:
+    own, one_block = races.own(run=False)
+    found = replace(
+        found,
+        article_speeds=races.article(run=False),
+        own_speeds=own,
+        own_one_block=one_block,
+        slowdowns=races.slowdowns(run=False),
+    )
+    if found.article_speeds is None:
+        found = _missing(found, asked, "speed")
+    if len(found.slowdowns) < len(MODELS) * len(LRS):
+        found = _missing(replace(found, slowdowns=()), asked, "denormals")
+    return found
+
+
+def _trained(found: Evidence, asked: Reproduction, runs: Runs, store: Store) -> Evidence:
+    """The studies of each part, where all of them have ended."""
+    names: dict[Part, list[str]] = {
+        part: [request.study_name for request in runs.requests(part)] for part in _TRAINED
+    }
+    names["experiment2"] += [runs.fit_name(model) for model in MODELS]
+    for part in _TRAINED:
+        results = _results(store, names[part])
+        if results is None:
+            found = _missing(found, asked, part)
+        elif part == "experiment1":
+            one_block = [r for r in results if r.identity.model in DEFECTS]
+            whole = [r for r in results if r.identity.model not in DEFECTS]
+            found = replace(found, sweeps=tuple(whole), one_block=tuple(one_block))
+        elif part == "experiment2":
+            count = len(MODELS)
+            found = replace(found, searches=results[:count], fits=results[count:])
+        else:
+            found = replace(found, dropout=results)
+    return found
+
+
+def _results(store: Store, names: Sequence[str]) -> tuple[StudyResult, ...] | None:
+    """None where any of the studies is not there, or has not ended."""
+    try:
+        return tuple(read_result(store, name) for name in names)
+    except (UnknownStudyError, IncompleteError):
+        return None
+
+
+def _missing(found: Evidence, asked: Reproduction, part: Part) -> Evidence:
+    why = f"not run, or not with this budget; {asked.command(part)}"
+    return replace(found, missing={**found.missing, part: why})

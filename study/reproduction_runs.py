@@ -106,11 +106,15 @@ class Runs:
         return [
             fit_of_study(
                 show_study(store, request.study_name),
-                replace(self.base, study=f"{self.asked.name}-fit-{request.model}"),
+                replace(self.base, study=self.fit_name(request.model)),
                 plan,
             )
             for request in self.searches()
         ]
+
+    def fit_name(self, model: str) -> str:
+        """The study of a model's tuned configuration."""
+        return f"{self.asked.name}-fit-{model}"
 
     def train(self, part: Part) -> int:
         """Have what is missing of a part trained; the exit code of the first that was stopped."""
@@ -128,7 +132,7 @@ class Runs:
             left = [request for request in requests if not is_done(store, request, data)]
         if not left:
             return 0
-        return carry_out(left, self.settings, self.console, self.console).exit_code
+        return carry_out(left, self.settings, self.console, self.console)
 
     def _data(self, request: Request) -> SearchData:
         source = dataset(request.dataset, self.settings.data_dir, request.data_options)

@@ -16,8 +16,9 @@ from objectives.recipe import PRECISION
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.identity import PrunerName, SamplerName
-from study.plan import PLANNED_EPOCHS, Plan
+from study.plan import Plan
 from study.settings import shown_address
+from study.stability_plan import StabilityPlan
 
 Workers = int | Literal["auto"]
 Compile = Literal["auto", "on", "off"]
@@ -78,7 +79,7 @@ class Request:
     workers_per_gpu: int = 1
     precision: Precision = PRECISION
     compile: Compile = "auto"
-    plan: Plan | None = None  # None: a search
+    plan: Plan | StabilityPlan | None = None  # None: a search
 
     @property
     def is_joined(self) -> bool:
@@ -143,7 +144,7 @@ class Request:
         asked = replace(self, **changes)  # type: ignore[arg-type]  # field names and types
         default = Request(model=asked.model)
         if self.plan is not None:
-            default = replace(default, epochs=PLANNED_EPOCHS)
+            default = replace(default, epochs=self.plan.usual_epochs)
         words = asked._what_to_train()
         for name in asked._own_options():
             value = getattr(asked, name)

@@ -32,7 +32,7 @@ class RunResult:
     test: Mapping[str, float]  # a `TestMetrics`; empty where it did not come to its end
     curve: tuple[Mapping[str, float], ...]  # what is known of each `RungMetrics`
     computed: Mapping[str, Any]  # device, threads, execution, parameters, blocks executed …
-    diverged: Mapping[str, float] | None
+    diverged: Mapping[str, Any] | None  # a `Diverged`
     mlflow_run_id: str | None
 
     @property
@@ -89,7 +89,8 @@ def read_result(store: Store, name: str) -> StudyResult:
     check_ended(seen)
     study = find_study(store, name)
     runs = tuple(_run(trial) for trial in study.get_trials(deepcopy=False, states=_ENDED))
-    if not any(run.outcome is Outcome.COMPLETE for run in runs):
+    is_of_use = seen.identity.kind == "stability"  # also where nothing was stable
+    if not is_of_use and not any(run.outcome is Outcome.COMPLETE for run in runs):
         raise IncompleteError(f"the study '{name}' has no completed trial")
     attrs = study.user_attrs
     return StudyResult(
@@ -110,7 +111,7 @@ def check_ended(seen: Overview) -> None:
 def _missing(seen: Overview) -> str:
     """The seeds that an unfinished plan lacks."""
     identity = seen.identity
-    if not identity.is_planned:
+    if not identity.configurations:
         return ""
     wanted = planned_values(identity.configurations, identity.seed, range(len(seen.counted)), list)
     ended = {(row.lr, row.batch_size, row.seed) for row in seen.ended}

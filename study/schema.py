@@ -78,6 +78,12 @@ trials = table(
 )
 system_attributes = _attributes("trial_system_attributes")
 user_attributes = _attributes("trial_user_attributes")
+trial_values = table(
+    "trial_values",
+    column("trial_id", Integer),
+    column("objective", Integer),
+    column("value", Double),
+)
 
 
 def attribute_told(trial_id: int, key: str, value: object) -> Executable:

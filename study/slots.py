@@ -12,21 +12,26 @@ import optuna
 from optuna.trial import TrialState
 from sqlalchemy import Connection, TextClause, func, select, text
 
+from objectives.outcome import Outcome
 from study import leases
 from study.leases import Claim
-from study.plan import Held, Values
-from study.schema import attribute_told, system_attributes, trials
+from study.plan import Held, Slot, Values
+from study.schema import attribute_told, system_attributes, trial_values, trials, user_attributes
 from study.schema import leases as lease
 from study.storage import Store
 
 TOTAL_KEY = "bnvit:trials"  # attribute of a study: how many trials it is to have
 FIXED_PARAMS = "fixed_params"  # Optuna's attribute: values that its suggest_… will answer
+OUTCOME = "outcome"  # attribute of a trial that has ended: how
 STOP_KEY = "bnvit:stop"  # attribute of a study: workers finish their trials and leave
 MOST_WAITING = 100  # slots made ahead: each look at a study reads all its open trials
 REFILL_EVERY = 25  # claims: so that many workers do not all find none, and wait for who makes them
 
 SlotValues = Callable[[range, Held], list[Values]]
-"""Values for new slots of these numbers; an empty one is left to the sampler."""
+"""Values for new slots of these numbers; an empty one is left to the sampler.
+
+Fewer where the others are not known before slots that are held have ended.
+"""
 
 _UTC_NOW = func.timezone("UTC", func.now())  # as Optuna stores times
 _FILL_LOCK = 7_231_100_000  # plus the study's id in Optuna
@@ -82,7 +87,8 @@ def fill(store: Store, study: optuna.Study, values: SlotValues, total: int | Non
     """Make slots towards waiting + running + finished = the study's total; failed do not count.
 
     At most MOST_WAITING wait at a time; the rest is made when those are claimed. `total` sets
-    the total; without it the one set last holds. New slots carry the `values` given for them.
+    the total; without it the one set last holds. New slots carry the `values` given for them;
+    those for which none can be given yet are made by whoever fills later.
     Surplus slots that nobody has claimed are withdrawn (they end as failed trials, without a
     run). Returns the number of slots made.
     """
@@ -96,8 +102,7 @@ def fill(store: Store, study: optuna.Study, values: SlotValues, total: int | Non
             _withdraw(connection, study, min(counted - wanted, waiting))
             return 0
         missing = min(wanted - counted, MOST_WAITING - waiting)
-        _make(connection, study, range(made, made + max(missing, 0)), values)
-        return max(missing, 0)
+        return _make(connection, study, range(made, made + max(missing, 0)), values)
 
 
 def lock_filling(connection: Connection, study: optuna.Study) -> None:
@@ -176,10 +181,12 @@ def _count(connection: Connection, study: optuna.Study) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def _make(connection: Connection, study: optuna.Study, numbers: range, values: SlotValues) -> None:
+def _make(connection: Connection, study: optuna.Study, numbers: range, values: SlotValues) -> int:
+    """Make slots of these numbers, as far as there are values; returns how many."""
+    given = values(numbers, lambda: _held(connection, study)) if numbers else []
+    numbers = numbers[: len(given)]
     if not numbers:
-        return
-    given = values(numbers, lambda: _held(connection, study))
+        return 0
     rows = [
         {"study_id": study._study_id, "number": number, "state": TrialState.WAITING}
         for number in numbers
@@ -196,17 +203,30 @@ def _make(connection: Connection, study: optuna.Study, numbers: range, values: S
         for trial_id, number in made
     ]
     connection.execute(system_attributes.insert(), fixed)
+    return len(numbers)
 
 
-def _held(connection: Connection, study: optuna.Study) -> list[Values]:
-    """The values that slots carry which have not failed."""
+def _held(connection: Connection, study: optuna.Study) -> list[Slot]:
+    """The slots that have not failed; a trial ends and is told of by one statement."""
+    fixed, told, value = system_attributes.c, user_attributes.c, trial_values.c
     query = (
-        select(system_attributes.c.value_json)
-        .join(trials, trials.c.trial_id == system_attributes.c.trial_id)
+        select(fixed.value_json, told.value_json, value.value)
+        .select_from(trials)
+        .join(system_attributes, trials.c.trial_id == fixed.trial_id)
+        .outerjoin(
+            user_attributes,
+            (trials.c.trial_id == told.trial_id)
+            & (told.key == OUTCOME)
+            & trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)),
+        )
+        .outerjoin(trial_values, (trials.c.trial_id == value.trial_id) & (value.objective == 0))
         .where(trials.c.study_id == study._study_id, trials.c.state != TrialState.FAIL)
-        .where(system_attributes.c.key == FIXED_PARAMS)
+        .where(fixed.key == FIXED_PARAMS)
     )
-    return [json.loads(held) for held in connection.scalars(query)]
+    return [
+        Slot(json.loads(values), None if outcome is None else Outcome(json.loads(outcome)), reached)
+        for values, outcome, reached in connection.execute(query)
+    ]
 
 
 def _withdraw(connection: Connection, study: optuna.Study, surplus: int) -> None:

@@ -7,7 +7,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.search_space import START_POINTS
+from study.identity import StudyIdentity
 from study.job import Job
+from study.plan import Values
 from study.samplers import sampler
 from study.slots import FIXED_PARAMS
 from study.words import ranges
@@ -60,20 +62,30 @@ class _Snapshot(optuna.Study):
         return [trial for trial in self.seen if states is None or trial.state in states]
 
 
-def _propose(job: Job, trial: FrozenTrial, seen: list[FrozenTrial]) -> None:
-    snapshot = _Snapshot.of(job.study, seen)
-    snapshot.sampler = sampler(job.identity, trial.number)
+def proposed(
+    study: optuna.Study, identity: StudyIdentity, trial: FrozenTrial, seen: list[FrozenTrial]
+) -> tuple[Values, str]:
+    """The values that the study's sampler infers for `trial` from what it is shown, and by what.
+
+    The same for the same trials; nothing is written.
+    """
+    snapshot = _Snapshot.of(study, seen)
+    snapshot.sampler = sampler(identity, trial.number)
     asked = optuna.trial.Trial(snapshot, trial._trial_id)
     relative = asked.relative_params
     values = {
         name: relative[name]
         if name in relative
         else snapshot.sampler.sample_independent(snapshot, trial, name, distribution)
-        for name, distribution in job.identity.space.distributions().items()
+        for name, distribution in identity.space.distributions().items()
     }
+    return values, identity.sampler if relative else "random"
+
+
+def _propose(job: Job, trial: FrozenTrial, seen: list[FrozenTrial]) -> None:
+    values, by = proposed(job.study, job.identity, trial, seen)
     storage = job.storage
     storage.set_trial_user_attr(trial._trial_id, VISIBLE, _visible(seen))
-    by = job.identity.sampler if relative else "random"
     storage.set_trial_user_attr(trial._trial_id, SUGGESTED_BY, by)
     storage.set_trial_system_attr(trial._trial_id, FIXED_PARAMS, values)
 

@@ -4,7 +4,9 @@ from collections import Counter
 from statistics import mean, stdev
 
 from objectives.outcome import Outcome
+from study.bracket import bracket, limit_words
 from study.overview import Overview, TrialRow
+from study.plan import Slot
 from study.words import counted
 
 _PHRASES = {
@@ -26,6 +28,8 @@ def summary(seen: Overview) -> list[str]:
     lines = [
         f"{counted(total, 'trial')}: {', '.join(counts)}",
     ]
+    if seen.identity.kind == "stability":
+        return lines + _bisected(seen)
     return lines + (_planned(seen) if seen.identity.is_planned else _searched(seen, total))
 
 
@@ -49,6 +53,23 @@ def _planned(seen: Overview) -> list[str]:
         told += [f"{number} {outcome}" for outcome, number in lost.items()]
         lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(told) or 'nothing yet'}")
     return lines
+
+
+def _bisected(seen: Overview) -> list[str]:
+    """The largest stable learning rate by batch size, as far as all seeds have ended."""
+    plan, lines = seen.identity.bisection, []
+    for batch_size in plan.batch_sizes:
+        rows = [row for row in seen.ended if row.batch_size == batch_size]
+        known = plan.known(map(_slot, rows))
+        so_far = "" if len(rows) * len(plan.batch_sizes) == plan.runs else "so far "
+        told = limit_words(bracket(known), plan.lr) if known else "nothing yet"
+        lines.append(f"batch size {batch_size}: {so_far if known else ''}{told}")
+    return lines
+
+
+def _slot(row: TrialRow) -> Slot:
+    values = {"lr": row.lr, "batch_size": row.batch_size, "seed": row.seed}
+    return Slot(values, Outcome(row.outcome), row.val_accuracy)
 
 
 def _mean(accuracies: list[float]) -> str:

@@ -20,7 +20,8 @@ _COLUMNS: _Columns = (
     ("epochs", "right"),
 )
 _SEARCHED: _Columns = (("suggested by", "left"), ("time", "right"))
-_PLANNED: _Columns = (("seed", "right"), ("test accuracy", "right"), ("time", "right"))
+_PLANNED: _Columns = (("seed", "right"), ("time", "right"))
+_TESTED: _Columns = (("seed", "right"), ("test accuracy", "right"), ("time", "right"))
 _STYLES = {
     Outcome.COMPLETE: "green",
     Outcome.PRUNED: "yellow",
@@ -53,13 +54,15 @@ def trials_table(seen: Overview, latest: int | None = None) -> Table:
     """The trials of a study that have begun, or only the `latest` of them."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     is_planned = seen.identity.is_planned
-    for heading, justify in _COLUMNS + (_PLANNED if is_planned else _SEARCHED):
+    is_tested = seen.identity.is_tested
+    own_columns = _TESTED if is_tested else _PLANNED if is_planned else _SEARCHED
+    for heading, justify in _COLUMNS + own_columns:
         table.add_column(heading, justify=justify, no_wrap=True)
     best = None if is_planned else seen.best
     begun = [row for row in seen.trials if row.started is not None]
     for row in begun if latest is None else begun[-latest:]:
         style = "bold green" if best is not None and row.number == best.number else ""
-        own = _planned_cells(row) if is_planned else [row.suggested_by or ""]
+        own = _planned_cells(row, is_tested) if is_planned else [row.suggested_by or ""]
         cells = [*_cells(row, seen.identity.train_images), *own, _took(row)]
         table.add_row(*cells, style=style)
     return table
@@ -79,9 +82,10 @@ def _took(row: TrialRow) -> str:
     return str(timedelta(seconds=round((row.finished - row.started).total_seconds())))
 
 
-def _planned_cells(row: TrialRow) -> list[str]:
+def _planned_cells(row: TrialRow, is_tested: bool) -> list[str]:
+    seed = "" if row.seed is None else str(row.seed)
     test = f"{row.test_accuracy:.2%}" if row.test_accuracy is not None else ""
-    return ["" if row.seed is None else str(row.seed), test]
+    return [seed, test] if is_tested else [seed]
 
 
 def _cells(row: TrialRow, train_images: int) -> list[str | Text]:

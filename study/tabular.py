@@ -12,6 +12,7 @@ from rich.table import Table
 from study.tables import plain_table
 
 _TEXTS = ("verdict", "device", "computed")  # headings of columns that hold no figures
+_LONG = 48  # characters, from which the cells of a column are folded
 _LEAST_WIDTH = 10  # characters, of a column of a terminal with a long heading
 
 
@@ -27,13 +28,20 @@ class Tabular:
     notes: tuple[str, ...] = ()  # below it, as what is unequal
 
     def to_rich(self) -> Table:
-        """For a terminal."""
-        table = plain_table(*self.headings[: self.left])
-        for column, heading in enumerate(self.headings[self.left :], start=self.left):
-            widest = max((len(row[column]) for row in self.rows), default=0)
-            folded = textwrap.fill(heading, max(widest, _LEAST_WIDTH))
-            side: Literal["left", "right"] = "left" if heading in _TEXTS else "right"
-            table.add_column(folded, justify=side, no_wrap=True)
+        """For a terminal; columns of long texts are folded."""
+        table = plain_table()
+        for column, heading in enumerate(self.headings):
+            widest = len(self._longest(column))
+            is_text = self._is_text(column)
+            folded = heading if is_text else textwrap.fill(heading, max(widest, _LEAST_WIDTH))
+            side: Literal["left", "right"] = "left" if is_text else "right"
+            is_long = widest > _LONG
+            table.add_column(
+                folded,
+                justify=side,
+                no_wrap=not is_long,
+                min_width=_LEAST_WIDTH if is_long else None,
+            )
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -70,8 +78,15 @@ class Tabular:
         return "".join(f"<td{self._side(i)}>{escape(cell)}</td>" for i, cell in enumerate(row))
 
     def _side(self, column: int) -> str:
-        is_text = column < self.left or self.headings[column] in _TEXTS
-        return "" if is_text else ' class="figure"'
+        if len(self._longest(column)) > _LONG:
+            return ' class="long"'
+        return "" if self._is_text(column) else ' class="figure"'
+
+    def _is_text(self, column: int) -> bool:
+        return column < self.left or self.headings[column] in _TEXTS
+
+    def _longest(self, column: int) -> str:
+        return max((row[column] for row in self.rows), key=len, default="")
 
 
 def _markdown_row(cells: tuple[str, ...]) -> str:

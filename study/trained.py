@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ class RunPlace:
     """A run and the MLflow that has it."""
 
     run_id: str
-    tracking_uri: str  # may carry a password
+    tracking_uri: str = field(repr=False)  # may carry a password
 
 
 @dataclass(frozen=True)

@@ -18,3 +18,9 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def numbers_of(text: str) -> list[int]:
+    """The numbers that `ranges` told."""
+    ends = [part.split("-") for part in text.split(",") if part]
+    return [number for each in ends for number in range(int(each[0]), int(each[-1]) + 1)]

@@ -67,13 +67,24 @@ def branches(block: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tens
     return x.flatten(1, -2), between, between + block.mlp(block.norm2(between))
 
 
+# Windows of Swin's second block that are shifted and masked; and padded with zeros besides.
+SHIFTED: dict[str, Any] = {"depth": "2,1,1,1", "window_size": 4}
+PADDED: dict[str, Any] = {"depth": "2,1,1,1", "window_size": 7}
+MODELS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in NAMES] + [
+    ("swin_tiny_bn", SHIFTED),
+    ("swin_tiny_ln", PADDED),
+]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("name", NAMES)
-def test_branches_are_measured_as_they_are_computed(name: str, split: Split) -> None:
-    model = unsettle(small(name)).eval()
-    changes = inspected(model, split).blocks
+@pytest.mark.parametrize(("name", "changes"), MODELS)
+def test_branches_are_measured_as_they_are_computed(
+    name: str, changes: dict[str, Any], split: Split
+) -> None:
+    model = unsettle(small(name, **changes)).eval()
+    measured = inspected(model, split).blocks
     paths = anatomy(model).blocks
-    assert [change.path for change in changes] == list(paths)
+    assert [change.path for change in measured] == list(paths)
     given: dict[str, tuple[Tensor, ...]] = {}
 
     def keep(path: str) -> Any:
@@ -81,11 +92,11 @@ def test_branches_are_measured_as_they_are_computed(name: str, split: Split) -> 
 
     with watched(model, [(path, keep(path)) for path in paths]):
         model(split.all_pixels())
-    for path, measured in zip(paths, changes, strict=True):
+    for path, block in zip(paths, measured, strict=True):
         before, between, after = branches(model.get_submodule(path), given[path])
         for x, y, change in (
-            (before, between, measured.attention),
-            (between, after, measured.feed_forward),
+            (before, between, block.attention),
+            (between, after, block.feed_forward),
         ):
             relative = ((y - x).norm(dim=-1) / x.norm(dim=-1)).mean()
             cosine = ((x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))).mean()
@@ -94,10 +105,13 @@ def test_branches_are_measured_as_they_are_computed(name: str, split: Split) -> 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", NAMES)
-def test_shares_of_attention_are_those_that_the_model_uses(name: str, split: Split) -> None:
+@pytest.mark.parametrize(("name", "changes"), MODELS)
+def test_shares_of_attention_are_those_that_the_model_uses(
+    name: str, changes: dict[str, Any], split: Split
+) -> None:
     """Mixing the values by them gives what the attention returns."""
-    model = unsettle(small(name)).eval()
+    model = unsettle(small(name, **changes)).eval()
+    masks = 0
     for stream in anatomy(model).streams:
         parts = stream.attention
         module: Any = model.get_submodule(parts.path)
@@ -110,6 +124,7 @@ def test_shares_of_attention_are_those_that_the_model_uses(name: str, split: Spl
         maps = [(path, lambda *told, m=mapped: m.append(told[3])) for path in parts.maps]
         with watched(model, [*maps, (parts.path, keep)]):
             model(split.all_pixels())
+        masks += seen["mask"] is not None
         queries, keys = queries_and_keys(parts.kind, module, mapped)
         shares = attention_shares(parts.kind, module, queries, keys, seen["mask"])
         assert torch.allclose(shares.sum(-1), torch.ones(()), atol=1e-5)
@@ -123,6 +138,7 @@ def test_shares_of_attention_are_those_that_the_model_uses(name: str, split: Spl
         mixed = (shares @ values).transpose(1, 2).flatten(2)
         out = module.to_out(mixed) if isinstance(module, Attention) else module.proj(mixed)
         torch.testing.assert_close(out, seen["output"], rtol=1e-3, atol=1e-4)
+    assert masks == (1 if changes else 0)
 
 
 @torch.no_grad()
@@ -191,7 +207,7 @@ def test_even_attention_has_entropy_1_and_attention_to_one_key_0(split: Split) -
     assert float(relative_entropy(half)) == pytest.approx(0.5)
     model = unsettle(small("deit_tiny"))
     with torch.no_grad():
-        model.get_submodule("blocks.0.attn.qkv").weight[:16].zero_()  # type: ignore[index]  # the first head's queries
+        model.get_parameter("blocks.0.attn.qkv.weight")[:16].zero_()  # the first head's queries
     first, second = inspected(model, split).attention[0].heads
     assert first == pytest.approx(1.0, abs=1e-6)
     assert second < 0.999
@@ -200,7 +216,7 @@ def test_even_attention_has_entropy_1_and_attention_to_one_key_0(split: Split) -
 def test_attention_too_large_for_one_piece_is_measured_in_several(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = small("swin_tiny")
+    model = unsettle(small("swin_tiny", **SHIFTED))
     whole = inspected(model, split).attention
     monkeypatch.setattr("objectives.attention_entropy.MOST_SHARES", 1)
     parts = inspected(model, split).attention

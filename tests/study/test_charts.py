@@ -26,7 +26,15 @@ from study.charts import (
     Points,
     Reference,
 )
-from study.charts_style import PALETTE, box, entries, greys, legend, segments
+from study.charts_scale import ends, short_log_ticks
+from study.charts_style import (
+    PALETTE,
+    box,
+    entries,
+    greys,
+    legend,
+    segments,
+)
 
 CHROMIUM = shutil.which("chromium")
 
@@ -161,6 +169,19 @@ def test_axes_are_as_the_panel_says() -> None:
     assert (across["y0"], across["y1"], across["label"]["text"]) == (0.9, 0.9, "the &lt;best&gt;")
     assert (upright["x0"], upright["x1"]) == (2.0, 2.0)
     assert charts_png.png(Chart("t", "", (panel,)))[:4] == b"\x89PNG"
+
+
+def test_a_short_logarithmic_axis_has_plain_numbers() -> None:
+    short = Panel("", "", "", (Line("a", X, (0.6, 0.9, 2.0, 4.0)),), log_y=True)
+    wide = Panel("", "", "", (Line("a", X, (1e-5, 0.9, 2.0, 4.0)),), log_y=True)
+    layouts = [
+        json.loads(str(charts_plotly.figure(Chart("t", "", (panel,))).to_json()))["layout"]
+        for panel in (short, wide)
+    ]
+    assert {"0.5", "1", "2", "5"} <= set(layouts[0]["yaxis"]["ticktext"])
+    assert "ticktext" not in layouts[1]["yaxis"]
+    assert ends(short, along_x=True) == (1.0, 4.0)
+    assert short_log_ticks(Panel("", "", "", (), log_y=True), along_x=False) is None
 
 
 def test_a_band_breaks_where_it_has_no_place() -> None:

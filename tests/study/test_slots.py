@@ -11,9 +11,11 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
+from objectives.outcome import Outcome
 from study import leases, slots
 from study.errors import StorageError
 from study.leases import Claim, LeaseLostError
+from study.plan import Slot
 from study.schema import leases as lease_table
 from study.schema import prepare, versions
 from study.storage import Store
@@ -41,6 +43,37 @@ def test_slots_are_made_once_with_their_start_values(store: Store, study: optuna
     assert states(study) == ["WAITING"] * 3
     fixed = [trial.system_attrs["fixed_params"] for trial in trials]
     assert fixed == [{"lr": 0.1}, {"lr": 0.2}, {}]
+
+
+def test_values_that_are_not_known_yet_are_left_to_a_later_fill(
+    store: Store, study: optuna.Study
+) -> None:
+    assert slots.fill(store, study, lambda numbers, _: [{} for _ in numbers[:2]], 5) == 2
+    assert slots.fill(store, study, lambda _, __: []) == 0
+    assert (states(study), slots.remaining(store, study)) == (["WAITING"] * 2, 5)
+    assert slots.fill(store, study, blank) == 3
+    assert [trial.number for trial in study.get_trials()] == list(range(5))
+
+
+def test_who_gives_values_is_told_how_the_slots_before_ended(
+    store: Store, study: optuna.Study
+) -> None:
+    given = [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}, {"lr": 0.4}]
+    slots.fill(store, study, lambda numbers, _: [given[n] for n in numbers], 4)
+    for worker in "abc":
+        claimed(store, study, worker)
+    for trial, outcome in zip(study.get_trials(), ("diverged", "complete", "failed"), strict=False):
+        storage = store.storage
+        storage.set_trial_user_attr(trial._trial_id, "outcome", outcome)
+    study.tell(0, 0.1)
+    study.tell(2, state=TrialState.FAIL)
+    told: list[Slot] = []
+    slots.fill(store, study, lambda _, held: told.extend(held()) or [], 5)  # type: ignore[func-returns-value]
+    assert sorted(told, key=lambda slot: slot.values["lr"]) == [
+        Slot({"lr": 0.1}, Outcome.DIVERGED, 0.1),
+        Slot({"lr": 0.2}),  # it runs still, whatever it says of itself
+        Slot({"lr": 0.4}),
+    ]
 
 
 def test_many_fillers_make_exactly_the_slots_asked_for(store: Store, study: optuna.Study) -> None:

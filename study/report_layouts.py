@@ -1,0 +1,32 @@
+"""A report in the layout that was asked for."""
+
+from pathlib import Path
+
+from study.blog_layout import blog_report, read_outside
+from study.comparison_report import Asked, read_compared, report_of
+from study.errors import UnequalError
+from study.report import Report
+from study.results import read_result
+from study.settings import Settings
+from study.storage import Store
+from study.ui_links import links_of
+
+
+def laid_out(
+    store: Store, settings: Settings, asked: Asked, layout: str, outside: Path | None
+) -> Report:
+    """The report on studies, as a comparison or as the blog's tables.
+
+    Raises UnknownStudyError, IncompleteError, UnequalError, InputError.
+    """
+    if layout == "comparison":
+        compared = read_compared(store, asked)
+        return report_of(compared, tuple(links_of(settings, compared.results)))
+    told = None if outside is None else read_outside(outside)
+    results = [read_result(store, name) for name in asked.studies]
+    for result in results:
+        if not result.identity.is_tested:
+            raise UnequalError(
+                f"{result.name} is a {result.identity.kind}; --layout blog lists fits and sweeps"
+            )
+    return blog_report(results, asked.speeds, told)

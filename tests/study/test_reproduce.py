@@ -1,0 +1,70 @@
+"""`reproduce` end to end, on small models and few images; a second time nothing is trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from objectives import speed
+from study.storage import Store
+from tests.conftest import SUBSET
+from tests.study.test_cli import Command
+
+SMALL = "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32"
+BUDGET = f"--dataset {SUBSET} {SMALL} --epochs 1 --seeds 1 --train-images 200 --device cpu"
+
+
+@pytest.fixture
+def shared_bnvit(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shared_dir: Path,
+    store: Store,
+) -> Command:
+    """The command on the folder whose server runs already."""
+    assert store.engine is not None
+    return Command(monkeypatch, capsys, shared_dir)
+
+
+def told(shared_bnvit: Command, line: str, path: Path) -> dict[str, list[dict[str, str]]]:
+    """The tables of a reproduction, by name."""
+    code, _, err = shared_bnvit(f"reproduce {line} -o {path} --format json")
+    assert code == 0, err
+    return dict(json.loads(path.read_text())["tables"])
+
+
+def test_what_is_missing_is_run_once_and_all_that_is_there_is_told(
+    shared_bnvit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "WARM_UP_S", 0.01)
+    monkeypatch.setattr(speed, "MOST_ATTEMPTS", 1)
+    line = f"article --minutes 0.01 {BUDGET} --study tiny"
+    first = told(shared_bnvit, f"{line} --only speed", tmp_path / "r.json")
+    rows = {row["claim"]: row for row in first["abstract"]}
+    gained = rows["BatchNorm models are at least 60 % faster in training"]
+    assert gained["mark"] in ("refuted", "undecided")  # where the machine was disturbed
+    assert "with all 6 blocks the gain is" in gained["reason"]
+    # Another part trains what it needs, and what was raced before stays.
+    then = told(shared_bnvit, f"{line} --only experiment1", tmp_path / "s.json")
+    assert [row["ours"] for row in then["abstract"]] == [row["ours"] for row in first["abstract"]]
+    accuracies = [r for rows in then.values() for r in rows if "98.2" in r["published"]]
+    assert accuracies
+    assert all(row["mark"] == "undecided" for row in accuracies)
+    # Once all is there nothing is trained.
+    monkeypatch.setattr("study.reproduction_runs.carry_out", pytest.fail)
+    assert told(shared_bnvit, f"{line} --only experiment1", tmp_path / "t.json") == then
+
+
+def test_bad_input_is_one_line(shared_bnvit: Command) -> None:
+    for line, message in (
+        ("artcle", "unknown source 'artcle'; did you mean 'article'?"),
+        ("article --only sped", "unknown part 'sped' of article; known: speed, denormals"),
+        ("article --only speed --all", "--all is all parts; leave out --only"),
+        ("article --epochs 0", "--epochs 0 must be at least 1"),
+        ("article --batch-size 9", "--batch-size is of the blog's inference"),
+        ("article -o /no/folder/x.html", "there is no folder /no/folder"),
+    ):
+        code, _, err = shared_bnvit(f"reproduce {line}")
+        assert code == 2, line
+        assert message in err
+        assert err.count("\n") == 1
