@@ -44,7 +44,7 @@ def blank_run(config: TrainConfig, data: SearchData) -> Run:
 def sleeping_train(sleep_s: float) -> Callable[..., Iterator[Event]]:
     """A stand-in for `train` that sleeps before each rung."""
 
-    def train(run: Run, pause: Callable[[], bool]) -> Iterator[Event]:
+    def train(run: Run, pause: Callable[[], bool], _: object) -> Iterator[Event]:
         config = run.config
         for rung in config.rungs[len(run.curve) :]:
             time.sleep(sleep_s)

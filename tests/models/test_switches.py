@@ -4,7 +4,7 @@ import pytest
 
 from models.backbones import BACKBONES
 from models.errors import InputError
-from models.registry import variant
+from models.registry import ARTICLE, DEFECTS, variant
 from models.switches import ImageShape, ViTSwitches, non_default, parse_switches
 
 
@@ -96,7 +96,7 @@ def test_only_switches_that_differ_are_told() -> None:
     [
         ("vitbm", "; did you mean 'vitbn'?"),
         ("vit-bn-ffn", "; did you mean 'vitbnffn'?"),
-        ("resnet", f"; known: vit, vitbnffn, vitbn, {', '.join(BACKBONES)}"),
+        ("resnet", f"; known: {', '.join([*ARTICLE, *DEFECTS, *BACKBONES])}"),
     ],
 )
 def test_an_unknown_model_suggests_the_nearest(name: str, end: str) -> None:
