@@ -1,6 +1,6 @@
 """What can be concluded from a few paired runs: intervals, probabilities, verdicts in words.
 
-The coverage of each interval at 3, 5 and 10 seeds was simulated: docs/results/coverage.md.
+The coverage of each interval at 3, 5 and 10 seeds is simulated in its tests.
 """
 
 import math
