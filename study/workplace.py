@@ -107,6 +107,9 @@ def recording(store: Store, settings: Settings, name: str, stop: Stop) -> Iterat
             yield spool
             if not stop.requested:
                 flush_s = FLUSH_S
+        except KeyboardInterrupt:  # at once
+            flush_s = 0.0
+            raise
         finally:
             if not replayer.flush(flush_s):
                 log.warning(
