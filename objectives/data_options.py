@@ -1,6 +1,7 @@
 """How a data set is read and split, for those that do not read it."""
 
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from models.errors import InputError
 
@@ -18,3 +19,9 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIZE:
             raise InputError(f"image size {self.image_size} must lie between 1 and {LARGEST_SIZE}")
+
+
+def short_name(dataset: str) -> str:
+    """What a data set is called in titles and names: one of one's own, by its folder."""
+    kind, _, folder = dataset.partition(":")
+    return PurePath(folder).name if folder and kind in ("idx", "folder") else kind

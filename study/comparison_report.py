@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.errors import InputError
+from objectives.data_options import short_name
 from study.comparison import TARGET, Cell, cells, pairs, search_rows
 from study.comparison_charts import curves_charts, times_chart
 from study.comparison_tables import (
@@ -77,7 +78,7 @@ def report_of(compared: Compared, links: Sequence[tuple[str, str]] = ()) -> Repo
     models = [result.model for result in compared.results]
     sections = _planned(compared) if compared.is_planned else _searched(compared)
     return Report(
-        title=f"{' against '.join(models)} on {compared.results[0].identity.dataset}",
+        title=f"{' against '.join(models)} on {short_name(compared.results[0].identity.dataset)}",
         question=_question(compared),
         verdicts=tuple(_verdicts(compared)),
         sections=(*sections, _speed(compared), _methods(compared), _environment(compared)),
@@ -103,7 +104,7 @@ def _question(compared: Compared) -> str:
         else "trained with given values",
     }
     return (
-        f"Which is better on {first.dataset}, {how[first.kind]}? "
+        f"Which is better on {short_name(first.dataset)}, {how[first.kind]}? "
         f"{counted(first.epochs, 'epoch')} of {first.train_images:,} images, {first.precision}."
     )
 

@@ -4,13 +4,12 @@ import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import Literal, get_args
 
 from models.errors import InputError
 from models.registry import variant
 from models.switches import Switches, non_default
-from objectives.data_options import DataOptions
+from objectives.data_options import DataOptions, short_name
 from objectives.precision import Precision, check_precision
 from objectives.recipe import PRECISION
 from objectives.search_space import SearchSpace, article_space
@@ -91,8 +90,7 @@ class Request:
         """The study's name, or its default: data set and model, and what it is if no search."""
         if self.study is not None:
             return self.study
-        source, _, folder = self.dataset.partition(":")
-        data = PurePath(folder).name if folder and source in ("idx", "folder") else source
+        data = short_name(self.dataset)
         marked = "" if self.precision == PRECISION else f"-{self.precision}"
         kind = "" if self.plan is None else f"-{self.plan.kind}"
         return f"{data}-{variant(self.model).name.replace(':', '-')}{marked}{kind}"
