@@ -40,6 +40,18 @@ def swept(small: Request) -> Request:
     return planned(replace(small, train_images=200, seed=7), SWEEP)
 
 
+@pytest.fixture(scope="module")
+def done(settings: Settings, store: Store) -> Session:
+    """Such a sweep that has ended, for all tests that only look at it."""
+    assert store.engine is not None  # it is the one that the session joins
+    base = Request("vitbn", TINY, SUBSET, epochs=1, device="cpu", study="done", seed=7)
+    with open_session(
+        planned(replace(base, train_images=200), SWEEP), settings, lambda _: None
+    ) as session:
+        train(session)
+    return session
+
+
 def values(seen: Overview) -> list[tuple[float | None, int | None, int | None]]:
     return [(row.lr, row.batch_size, row.seed) for row in seen.trials if row.outcome == "complete"]
 
@@ -57,11 +69,8 @@ def mlflow_runs(store: Store, name: str) -> list[Run]:
     return sorted(found, key=lambda run: int(run.data.tags["trial_number"]))
 
 
-def test_a_sweep_trains_each_value_once_with_each_seed(
-    store: Store, swept: Request, search: Search
-) -> None:
-    search(swept)
-    seen = show_study(store, swept.study_name)
+def test_a_sweep_trains_each_value_once_with_each_seed(store: Store, done: Session) -> None:
+    seen = show_study(store, done.study.study_name)
     assert values(seen) == [(lr, size, seed) for seed in (7, 8) for lr, size in GRID]
     assert [row.suggested_by for row in seen.trials] == ["plan"] * 4
     assert all(row.rungs == (200,) for row in seen.trials)
@@ -70,37 +79,33 @@ def test_a_sweep_trains_each_value_once_with_each_seed(
 
 
 def test_the_test_images_are_read_once_at_the_end_and_told_to_all(
-    store: Store, swept: Request, search: Search
+    store: Store, done: Session
 ) -> None:
-    search(swept)
-    told = attributes(store, swept.study_name)
-    recorded = mlflow_runs(store, swept.study_name)
+    name = done.study.study_name
+    told, recorded = attributes(store, name), mlflow_runs(store, name)
     assert len(told) == len(recorded) == 4
     for attrs, run in zip(told, recorded, strict=True):
         assert run.data.metrics["test_accuracy"] == attrs[TEST]["test_accuracy"]
         assert attrs[TEST]["test_images"] == 500
         assert attrs[COMPUTED]["blocks_executed"] == 2
         assert [rung["rung"] for rung in attrs[CURVE]] == [200]
-        assert run.data.params["seed"] == str(attrs_seed(store, swept, run))
+        assert run.data.params["seed"] == str(attrs_seed(store, name, run))
         parent = run.data.tags["mlflow.parentRunId"]
         assert parent == recorded[0].data.tags["mlflow.parentRunId"]
 
 
-def attrs_seed(store: Store, request: Request, run: Run) -> int:
+def attrs_seed(store: Store, name: str, run: Run) -> int:
     number = int(run.data.tags["trial_number"])
-    return int(find_study(store, request.study_name).get_trials()[number].params["seed"])
+    return int(find_study(store, name).get_trials()[number].params["seed"])
 
 
-def test_a_trial_is_what_a_run_of_its_seed_gives(
-    store: Store, swept: Request, search: Search
-) -> None:
-    session = search(swept)
-    config = session.identity.config({"lr": 3e-3, "batch_size": 50, "seed": 8})
-    source = dataset(SUBSET, session.settings.data_dir)
+def test_a_trial_is_what_a_run_of_its_seed_gives(store: Store, done: Session) -> None:
+    config = done.identity.config({"lr": 3e-3, "batch_size": 50, "seed": 8})
+    source = dataset(SUBSET, done.settings.data_dir)
     run = runs.start(config, load_search_data(source).limited(200), CPU)
     list(training(run))
     expected = measure_test(run, load_test(source, run.data.train))
-    told = attributes(store, swept.study_name)[3][TEST]
+    told = attributes(store, done.study.study_name)[3][TEST]
     assert told["test_accuracy"] == pytest.approx(expected.test_accuracy)
     assert told["test_loss"] == pytest.approx(expected.test_loss)
 
@@ -189,24 +194,22 @@ def test_a_fit_takes_the_best_values_of_a_search(
 
 
 def test_a_fit_is_refused_where_the_search_cannot_say_what_is_best(
-    store: Store, small: Request, search: Search, settings: Settings, swept: Request
+    store: Store, small: Request, settings: Settings, done: Session
 ) -> None:
     plan = Plan("fit", ((0.0, 0),), seeds=2, trained_on="train")
     with open_session(small, settings, lambda _: None):
         pass
     with pytest.raises(InputError, match="has 4 trials left; let it end first"):
         fit_of_study(show_study(store, small.study_name), small, plan)
-    name = f"{swept.study_name}-sweep"
-    search(swept, study=name)
     with pytest.raises(InputError, match="is a sweep, no search"):
-        fit_of_study(show_study(store, name), small, plan)
+        fit_of_study(show_study(store, done.study.study_name), small, plan)
 
 
 def test_a_sweep_of_other_values_is_refused_with_the_command_that_works(
-    swept: Request, search: Search, settings: Settings
+    swept: Request, done: Session, settings: Settings
 ) -> None:
-    search(swept)
-    other = planned(swept, replace(SWEEP, configurations=((1e-3, 60),)))
+    other = replace(swept, study=done.study.study_name)
+    other = planned(other, replace(SWEEP, configurations=((1e-3, 60),)))
     with (
         pytest.raises(
             IdentityError, match=r"configurations is 0\.001:50, 0\.003:50, not 0\.001:60"
