@@ -3,7 +3,7 @@
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,7 @@ from objectives.stopwatch import synchronize
 Call = Callable[[], object]
 
 
-def rounds(calls: Mapping[str, Call], device: torch.device) -> Iterator[dict[str, float]]:
+def rounds(calls: Mapping[str, Call], device: torch.device) -> Generator[dict[str, float]]:
     """Seconds of each call, round after round, in another order each time.
 
     Who comes after whom may matter: one leaves the caches, and the memory, to the next. Python's

@@ -77,11 +77,12 @@ def running_stats_judged(evidence: Evidence, models: Sequence[str]) -> Judgement
     """Are models on their running statistics as accurate as on recalibrated ones?"""
     results = [r for r in evidence.sweeps if r.identity.model in models]
     all_cells = cells(results)
-    pairs = [_statistics_compared(cell, len(all_cells)) for cell in all_cells]
-    found = [pair for pair in pairs if pair is not None]
+    compared = [(cell, _statistics_compared(cell, len(all_cells))) for cell in all_cells]
+    named = {f"{c.model} at lr {c.lr:g}": pair for c, pair in compared if pair is not None}
+    found = list(named.values())
     if not found:
         return Judgement("undecided", "", too_few(1), budget_of(results))
-    ours = "; ".join(f"{_points(pair.difference)} points" for pair in found)
+    ours = "; ".join(f"{name} {_points(pair.difference)} points" for name, pair in named.items())
     why = too_few(min(pair.pairs for pair in found)) or short_of_article(results)
     if why:
         return Judgement("undecided", ours, why, budget_of(results))

@@ -25,7 +25,7 @@ from study.service import Session, open_session
 from study.settings import Settings
 from study.storage import Store
 from study.studies import find_study, show_study
-from tests.conftest import CPU, SUBSET
+from tests.conftest import CPU, SUBSET, TINY
 from tests.study.conftest import train
 
 Search = Callable[..., Session]
