@@ -52,7 +52,7 @@ ACCURACY_MODEL, LR, BATCH_SIZE, EPOCHS = "vitbn", 1e-3, 50, 2
 SIMULATED = 20_000  # samples behind each figure of coverage
 COMPARISONS = 4_000  # drawn from the record of accuracies
 PLANTED = 1.10  # times slower
-GOAL = Goal(half_width=0.02, most_rounds=ROUNDS, sample_s=0.01)
+GOAL = Goal(half_width=0.02, most_rounds=ROUNDS, sample_s=0.01, kernel_s=0.05)
 
 Draw = Callable[[np.random.Generator, int], "np.ndarray[tuple[int], np.dtype[np.float64]]"]
 

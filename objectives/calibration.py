@@ -10,7 +10,7 @@ from torch import Tensor
 from objectives.turns import seconds
 
 SIZE = {"cpu": 384, "cuda": 4096}  # of square matrices: a few milliseconds
-REPEATS = 25
+WARM_UP = 0.25  # of the time that it runs for: threads wake up, clocks rise
 MOST_DRIFT = 0.05  # between before and after, and against the best known: more is a disturbance
 MOST_LOSS = 0.15
 
@@ -47,8 +47,19 @@ def kernel(device: torch.device) -> Callable[[], Tensor]:
     return work
 
 
-def kernel_s(device: torch.device) -> float:
-    """Median seconds of the kernel, once it has warmed up."""
+def kernel_s(device: torch.device, window_s: float) -> float:
+    """Median seconds of the kernel, run for `window_s` after a warm-up.
+
+    A machine that others share stalls for some tenths of a second at a time: a window has to be
+    longer than that, or the stall is taken for what the device has become.
+    """
     work = kernel(device)
-    taken = [seconds(work, device) for _ in range(2 * REPEATS)]
-    return median(taken[REPEATS:])
+    _run_for(work, device, WARM_UP * window_s)
+    return median(_run_for(work, device, window_s))
+
+
+def _run_for(work: Callable[[], Tensor], device: torch.device, limit_s: float) -> list[float]:
+    taken = [seconds(work, device)]
+    while sum(taken) < limit_s:
+        taken.append(seconds(work, device))
+    return taken

@@ -68,6 +68,7 @@ class Goal:
     sample_s: float = 0.03  # that one sample takes at least, of so many calls
     limit_s: float = 120.0  # of one attempt
     family: int = 1  # ratios whose intervals are to hold together
+    kernel_s: float = 1.0  # that the calibration kernel runs before, and after
 
     @property
     def least_rounds(self) -> int:
@@ -130,9 +131,9 @@ def race(
     attempts = 0
     while True:
         attempts += 1
-        before_s = kernel_s(device)
+        before_s = kernel_s(device, goal.kernel_s)
         timings, is_narrow = _attempt(contenders, device, goal)
-        calibration = Calibration(before_s, kernel_s(device), best_s)
+        calibration = Calibration(before_s, kernel_s(device, goal.kernel_s), best_s)
         if not calibration.trouble or attempts == MOST_ATTEMPTS:
             return Race(timings, calibration, attempts, is_narrow)
 

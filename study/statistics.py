@@ -1,6 +1,7 @@
 """What can be concluded from a few paired runs: intervals, probabilities, verdicts in words.
 
-The coverage of each interval at 3, 5 and 10 seeds is simulated in its tests.
+The coverage of each interval at 3, 5 and 10 seeds is simulated in its tests, and told in
+docs/results/coverage.md.
 """
 
 import math

@@ -17,7 +17,7 @@ from objectives.speed import Goal, race
 from tests.conftest import CPU
 
 NAMES = ("vit", "vitbn_oneblock")
-QUICK = Goal(half_width=0.5, most_rounds=6, sample_s=0.001, limit_s=0.0)
+QUICK = Goal(half_width=0.5, most_rounds=6, sample_s=0.001, limit_s=0.0, kernel_s=0.05)
 
 
 def test_one_block_is_what_the_later_ones_do_not_touch() -> None:

@@ -12,7 +12,7 @@ from objectives.denormals import FLUSHED, UNFLUSHED, flushing, is_flushing, one_
 from objectives.speed import Goal
 from tests.objectives.tiny import CONFIG
 
-QUICK = Goal(half_width=0.5, most_rounds=15, sample_s=0.001)
+QUICK = Goal(half_width=0.5, most_rounds=15, sample_s=0.001, kernel_s=0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from objectives.speed import Contender, Goal, gain, race
 from objectives.turns import rounds
 from tests.conftest import CPU, TINY
 
-QUICK = Goal(half_width=0.5, most_rounds=15, sample_s=0.001)
+QUICK = Goal(half_width=0.5, most_rounds=15, sample_s=0.001, kernel_s=0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr("objectives.turns.time.perf_counter", made)
-    monkeypatch.setattr(speed, "kernel_s", lambda _: 1.0)
+    monkeypatch.setattr(speed, "kernel_s", lambda *_: 1.0)
     return made
 
 
@@ -96,7 +96,7 @@ def test_a_race_goes_on_until_its_intervals_are_narrow(clock: Clock) -> None:
 def kernels(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> Callable[[], int]:
     """Let the calibration kernel take these times, one after another; returns what is left."""
     left = list(seconds)
-    monkeypatch.setattr(speed, "kernel_s", lambda _: left.pop(0))
+    monkeypatch.setattr(speed, "kernel_s", lambda *_: left.pop(0))
     return lambda: len(left)
 
 
@@ -115,7 +115,7 @@ def test_a_disturbed_measurement_is_repeated_and_then_called_so(
 def test_a_device_that_was_faster_once_is_throttled_or_shared() -> None:
     assert Calibration(1.0, 1.0, best_s=0.95).trouble == ""
     assert "25% slower than it has been" in Calibration(1.0, 1.0, best_s=0.8).trouble
-    assert 0 < kernel_s(CPU) < 1
+    assert 0 < kernel_s(CPU, 0.05) < 1
 
 
 def test_blocks_are_counted_while_they_are_timed(subset: SearchData) -> None:
