@@ -104,8 +104,8 @@ def bounded(engine: Engine) -> Engine:
 
 def reason_of(error: BaseException) -> str:
     """What the driver said, in one line, below what Optuna and SQLAlchemy make of it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (below := _below(error)) is not None:
+        error = below
     return first_line(str(error))
 
 
@@ -123,5 +123,16 @@ def is_outage(error: BaseException | None) -> bool:
             return True
         if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
             return True  # as by a server that ends the transaction of a frozen process
-        error = error.__cause__
+        error = _below(error)
     return False
+
+
+def _below(error: BaseException) -> BaseException | None:
+    """What an error was made of.
+
+    Where a statement of Optuna's fails it asks in another way, in the same transaction: if that is
+    broken the second error hides the first, which is only its context.
+    """
+    if isinstance(error, sqlalchemy.exc.PendingRollbackError):
+        return error.__context__
+    return error.__cause__

@@ -90,6 +90,26 @@ def test_optunas_wrapping_is_seen_through(engine: sqlalchemy.Engine, network: Pr
         storage.engine.dispose()
 
 
+def test_a_connection_lost_between_two_statements_of_optunas_is_an_outage(
+    engine: sqlalchemy.Engine, network: Proxy
+) -> None:
+    storage = optuna.storages.RDBStorage(engine.url.render_as_string(hide_password=False))
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
+
+    def cut(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM trials" in statement:
+            network.cut()
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", cut)
+    try:
+        with pytest.raises(optuna.exceptions.StorageInternalError) as told:
+            storage.get_all_trials(study_id)
+    finally:
+        storage.engine.dispose()
+    assert is_outage(told.value)
+    assert "rolled back" not in connections.reason_of(told.value)
+
+
 def test_patience_ends(engine: sqlalchemy.Engine, network: Proxy) -> None:
     network.freeze()
     with pytest.raises(StoreAwayError, match="has been away for"):
