@@ -54,8 +54,8 @@ def _contender(
         for _ in islice(losses, STEPS):
             pass
 
-    images = STEPS * batch_size
-    return Contender(entrant.name, stretch, model, blocks, entrant.profile.macs, images, _nothing)
+    macs = entrant.profile.macs
+    return Contender(entrant.name, stretch, model, blocks, macs, batch_size, _nothing, STEPS)
 
 
 def _nothing() -> int:

@@ -6,10 +6,10 @@ saturated softmax, and in the squares of tiny gradients that Adam keeps, there a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -20,7 +20,7 @@ from objectives.feed import feed
 from objectives.intervals import Interval
 from objectives.order import batches
 from objectives.recipe import TrainConfig
-from objectives.run import start
+from objectives.run import Run, start
 from objectives.speed import Contender, Goal, Race, race
 from objectives.steps import PlainStep
 
@@ -40,6 +40,11 @@ class Slowdown:
     loss: float  # at the end of these; NaN: it had diverged, and there is nothing to compute
     race: Race
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether it was not finite any more when it was raced."""
+        return math.isnan(self.loss)
+
     def ratio(self, family: int = 1) -> Interval:
         """Time of a step with denormals by that of one without; `family` as in `Race.ratio`."""
         return self.race.ratio(FLUSHED, family)
@@ -48,34 +53,45 @@ class Slowdown:
 def slowdown(config: TrainConfig, data: SearchData, steps: int, goal: Goal) -> Slowdown:
     """Train `steps` steps with denormals, then race the next ones with and without them.
 
-    Operation by operation, as the article's models are written, in one thread, as the setting is
-    one of the thread; both are put back afterwards.
+    Each goes on by itself from there, as a flushed step leaves no denormals to the next. Operation
+    by operation, as the article's models are written, in one thread, as the setting is one of the
+    thread; both are put back afterwards.
     """
     with one_thread(), flushing(False):
-        run = start(config, data.to(_CPU), _CPU, PLAIN)
+        run, twin = (start(config, data.to(_CPU), _CPU, PLAIN) for _ in range(2))
         torch.set_flush_denormal(False)  # which a run sets
-        images = run.data.train
-        order = batches(config.train_images, config.batch_size, config.seed, 0, _CPU)
-        source, step = feed(images, order), PlainStep(run.loss, run.optimizer)
-        loss = math.nan
+        loss, step = math.nan, _next_steps(run, 0)
         for _ in range(steps):
-            loss = float(step(*next(source)))
-
-        def call(flush: bool) -> None:
-            torch.set_flush_denormal(flush)
-            step(*next(source))
-
-        macs = profile(run.model, data.shape).macs
-
-        def contender(name: str, flush: bool) -> Contender:
-            """Blocks are not counted: both run the same ones. Nor is memory."""
-            work = partial(call, flush)
-            return Contender(name, work, run.model, (), macs, config.batch_size, int)
-
-        both = [contender(UNFLUSHED, False), contender(FLUSHED, True)]
+            loss = step()
+        twin.model.load_state_dict(run.model.state_dict())
+        twin.optimizer.load_state_dict(deepcopy(run.optimizer.state_dict()))
+        both = [
+            _contender(UNFLUSHED, False, run, step),
+            _contender(FLUSHED, True, twin, _next_steps(twin, steps)),
+        ]
         found = race(both, _CPU, goal)
     loss = loss if math.isfinite(loss) else math.nan
     return Slowdown(config.model, config.lr, config.batch_size, steps, loss, found)
+
+
+def _next_steps(run: Run, done: int) -> Callable[[], float]:
+    """Makes, when called, the next training step after `done` ones; returns its loss."""
+    config = run.config
+    seen, size = done * config.batch_size, config.batch_size
+    order = batches(config.train_images, size, config.seed, seen, _CPU)
+    source, step = feed(run.data.train, order), PlainStep(run.loss, run.optimizer)
+    return lambda: float(step(*next(source)))
+
+
+def _contender(name: str, flush: bool, run: Run, step: Callable[[], float]) -> Contender:
+    """Blocks are not counted: both run the same ones. Nor is memory."""
+
+    def call() -> None:
+        torch.set_flush_denormal(flush)
+        step()
+
+    macs = profile(run.model, run.data.shape).macs
+    return Contender(name, call, run.model, (), macs, run.config.batch_size, int)
 
 
 @contextmanager

@@ -28,12 +28,13 @@ class Contender:
     """One model at one task."""
 
     name: str
-    call: Callable[[], object]  # one training step, or one forward pass
+    call: Callable[[], object]  # a training step, or a forward pass, or several of them
     model: nn.Module  # whose blocks are counted meanwhile
     blocks: tuple[nn.Module, ...]
     macs: int  # of one image's forward pass
-    images: int  # that one call takes
+    images: int  # that one step takes
     held: Callable[[], int]  # bytes that it keeps between two calls
+    steps: int = 1  # forward passes, with or without training, that one call makes
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,16 @@ class Timing:
     """What was measured of one contender."""
 
     name: str
-    samples_s: tuple[float, ...]  # seconds per call, one sample a round
-    images: int  # per call
+    samples_s: tuple[float, ...]  # seconds per step, one sample a round
+    images: int  # per step
     blocks: int  # constructed
-    blocks_executed: float  # per call, while it was timed
+    blocks_executed: float  # per step, while it was timed
     macs: int  # of one image's forward pass
     peak_bytes: int | None  # of the device's memory; None: not to be measured on this device
 
     @property
     def seconds(self) -> Interval:
-        """Seconds of a call: the median and its interval."""
+        """Seconds of a step: the median and its interval."""
         return median_interval(self.samples_s)
 
     @property
@@ -156,7 +157,7 @@ def _attempt(
             is_over = is_late and len(taken) >= goal.least_rounds
             if len(taken) in looks or is_over:
                 timings = tuple(_timing(each, calls, taken, counters, peaks) for each in contenders)
-                is_narrow = _is_narrow(timings, goal.half_width)
+                is_narrow = _is_narrow(timings, goal)
                 if is_narrow or is_over or len(taken) >= looks[-1]:
                     break
     finally:
@@ -215,22 +216,26 @@ def _timing(
     counters: Mapping[str, _BlockCounter],
     peaks: Mapping[str, int | None],
 ) -> Timing:
+    steps = calls * contender.steps
     return Timing(
         name=contender.name,
-        samples_s=tuple(one[contender.name] / calls for one in taken),
+        samples_s=tuple(one[contender.name] / steps for one in taken),
         images=contender.images,
         blocks=len(contender.blocks),
-        blocks_executed=counters[contender.name].count / (len(taken) * calls),
+        blocks_executed=counters[contender.name].count / (len(taken) * steps),
         macs=contender.macs,
         peak_bytes=peaks[contender.name],
     )
 
 
-def _is_narrow(timings: Sequence[Timing], half_width: float) -> bool:
+def _is_narrow(timings: Sequence[Timing], goal: Goal) -> bool:
     """Whether all ratios to the first, or its own time where it is alone, are known so well."""
     first, *others = timings
-    found = [ratio_of(first.samples_s, other.samples_s) for other in others] or [first.seconds]
-    return all(is_narrow(each, half_width) for each in found)
+    if len(first.samples_s) < goal.least_rounds:
+        return False
+    level = level_of(goal.family)
+    found = [ratio_of(first.samples_s, other.samples_s, level) for other in others]
+    return all(is_narrow(each, goal.half_width) for each in found or [first.seconds])
 
 
 def is_narrow(found: Interval, half_width: float) -> bool:

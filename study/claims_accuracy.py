@@ -100,7 +100,7 @@ def dropout_judged(evidence: Evidence, lr: float) -> Judgement:
     ours = "; ".join(f"{n} {_points(g.difference)} points" for n, g in gains.items() if g)
     budget = budget_of(evidence.dropout)
     least = min((0 if gain is None else gain.pairs) for gain in gains.values())
-    if why := too_few(least) or short_of_article(evidence.dropout):
+    if why := too_few(least) or short_of_article(evidence.dropout, besides="dropout"):
         return Judgement("undecided", ours, why, budget)
     vit, vitbn = (gain.difference for gain in gains.values() if gain is not None)
     if vitbn.low > 0.0:

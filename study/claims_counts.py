@@ -75,6 +75,7 @@ def inference_judged(
         status = "undecided"
         reason = f"UNRELIABLE, {task.race.trouble}; run again when nothing else runs: {reason}"
     if task.batch_size != PUBLISHED_BATCH:
+        status = "undecided"
         reason += f"; at batch size {task.batch_size}, where {PUBLISHED_BATCH} was published"
     return Judgement(status, f"{percent(more, 1)} faster", reason, race_budget(speeds, task))
 

@@ -5,6 +5,7 @@ from itertools import chain
 from statistics import fmean, median
 from typing import Literal
 
+from objectives.intervals import Interval
 from objectives.outcome import Outcome
 from study.claims import Evidence, Judgement, Status
 from study.claims_accuracy import absent
@@ -22,7 +23,8 @@ Found = Literal["fewer", "alike", "more", "unknown"]  # epochs that ViT takes
 
 DEFINITION = (
     f"A run is called unstable if its validation accuracy falls by more than {100 * DROP:g} points "
-    f"below what it had reached, after having been above {LEARNT:.0%}, or if it diverges."
+    f"below what it had reached, after having been above {LEARNT:.0%}, or if it diverges; one that "
+    "was never above it may be either."
 )
 
 
@@ -66,9 +68,16 @@ def loss_judged(evidence: Evidence, lr: float) -> Judgement:
 
 
 def stability_judged(
-    evidence: Evidence, lr: float, stable: Sequence[str], unstable: Sequence[str] = ()
+    evidence: Evidence,
+    lr: float,
+    stable: Sequence[str],
+    unstable: Sequence[str] = (),
+    onset: tuple[float, float] | None = None,
 ) -> Judgement:
-    """Are most runs of these models stable, and most of those unstable, at a learning rate?"""
+    """Are most runs of these models stable, and most of those unstable, at a learning rate?
+
+    `onset`: the epochs between which the median of the unstable ones is to begin.
+    """
     names = (*unstable, *stable)
     found = {c.model: c for c in cells(evidence.sweeps) if c.lr == lr and c.model in names}
     if missing := [name for name in names if name not in found]:
@@ -81,8 +90,9 @@ def stability_judged(
     marks = chain(
         (_mostly(found[name], 0.5, 1.0) for name in unstable),
         (_mostly(found[name], 0.0, 0.5) for name in stable),
+        (_begins(found[name], *onset) for name in unstable if onset is not None),
     )
-    return Judgement(all_of(marks), ours, DEFINITION, budget_of(results))
+    return Judgement(all_of(marks), ours, f"{ours}. {DEFINITION}", budget_of(results))
 
 
 def is_unstable(run: RunResult) -> bool:
@@ -99,6 +109,19 @@ def unstable_from(run: RunResult) -> float | None:
             return rung["epoch"]
         best = max(best, accuracy)
     return None
+
+
+def _onset(run: RunResult) -> float | None:
+    """The epoch from which a run was unstable, or the last before it diverged; None: stable."""
+    if (lost := unstable_from(run)) is not None or run.outcome is not Outcome.DIVERGED:
+        return lost
+    return run.curve[-1]["epoch"] if run.curve else 0.0
+
+
+def _never_learnt(run: RunResult) -> bool:
+    """Whether it stayed so low that nothing could be lost; what diverged is unstable anyway."""
+    is_low = all(rung.get("val_accuracy", 0.0) <= LEARNT for rung in run.curve)
+    return is_low and run.outcome is not Outcome.DIVERGED
 
 
 def _vit_first(found: Sequence[Cell]) -> list[Cell]:
@@ -156,14 +179,28 @@ def _last_losses(cell: Cell) -> dict[int, float]:
 
 def _stability(cell: Cell) -> str:
     hits = [run for run in cell.runs if is_unstable(run)]
-    began = [epoch for run in hits if (epoch := unstable_from(run)) is not None]
-    never = sum(all(r.get("val_accuracy", 0.0) <= LEARNT for r in run.curve) for run in cell.runs)
+    began = [epoch for run in hits if (epoch := _onset(run)) is not None]
+    never = sum(map(_never_learnt, cell.runs))
     said = f"{cell.model} {len(hits)} of {len(cell.runs)} unstable"
     if began:
-        said += f", first at epoch {min(began):.0f}"
+        said += f", from epoch {min(began):.0f} on, median {median(began):.0f}"
     return said + (f", {never} never above {LEARNT:.0%}" if never else "")
 
 
 def _mostly(cell: Cell, low: float, high: float) -> Status:
-    """Whether the share of unstable runs, among all that could be made, lies between these."""
-    return placed(share_interval(sum(map(is_unstable, cell.runs)), len(cell.runs)), low, high)
+    """Whether the share of unstable runs, among all that could be made, lies between these.
+
+    It does only if it does wherever those that never learnt are counted.
+    """
+    hits, count = sum(map(is_unstable, cell.runs)), len(cell.runs)
+    never = sum(map(_never_learnt, cell.runs))
+    least, most = (share_interval(number, count) for number in (hits, hits + never))
+    return placed(Interval(least.estimate, least.low, most.high), low, high)
+
+
+def _begins(cell: Cell, first: float, last: float) -> Status:
+    """Whether the median run that is unstable begins to be so between these epochs."""
+    began = [epoch for run in cell.runs if (epoch := _onset(run)) is not None]
+    if not began:
+        return "undecided"
+    return "confirmed" if first <= median(began) <= last else "refuted"

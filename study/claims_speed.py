@@ -4,7 +4,7 @@ from statistics import median
 
 from objectives.article_contenders import ONE_BLOCK
 from objectives.article_loop import BLOCKS
-from objectives.contenders import Work
+from objectives.contenders import LR, Work
 from objectives.intervals import Interval
 from objectives.speed import gain
 from study.claims import Evidence, Judgement, Status
@@ -15,11 +15,18 @@ from study.words import counted
 BN_MODELS = ("vitbnffn", "vitbn")
 TOLERANCE = 0.15  # of a ratio: as much as other hardware and loading may change it
 LEAST_GAIN = 0.6  # that the article claims
+_ELSEWHERE = f"raced at lr {LR:g}, from initial weights, not at this setting"
 _ACTIVITY = {"train": "trains", "eval": "evaluates"}
 
 
-def ratio_judged(evidence: Evidence, model: str, work: Work, published: float) -> Judgement:
-    """A published ratio: is it that of the model as it was described, with all its blocks?"""
+def ratio_judged(
+    evidence: Evidence, model: str, work: Work, published: float, is_raced: bool
+) -> Judgement:
+    """A published ratio: is it that of the model as it was described, with all its blocks?
+
+    Races are of untrained weights at one setting. Of others, `is_raced` false, they decide
+    nothing: there trained weights may make denormals, and batch sizes differ.
+    """
     speeds = _speeds(evidence)
     task = task_of(speeds, work)
     six, one = (speeds.ratio(task, name) for name in (model, model + ONE_BLOCK))
@@ -32,11 +39,12 @@ def ratio_judged(evidence: Evidence, model: str, work: Work, published: float) -
         "published ratio either",
     }.get(is_one, f"with one block {one.estimate:.2f}, which may be the published ratio")
     reason = f"with all {BLOCKS} blocks {model} {_ACTIVITY[work]} {six.estimate:.2f} times as fast"
-    status = placed(six, low, high)
+    status = placed(six, low, high) if is_raced else "undecided"
+    elsewhere = "" if is_raced else f"{_ELSEWHERE}: "
     return Judgement(
         _reliable(task, status),
         f"{BLOCKS} blocks {shown(six)}; 1 block {shown(one)}",
-        f"{_trouble(task)}{reason}; {explained}",
+        f"{_trouble(task)}{elsewhere}{reason}; {explained}",
         race_budget(speeds, task),
     )
 
@@ -69,8 +77,9 @@ def race_budget(speeds: Speeds, task: TaskSpeeds) -> str:
     """What a race had."""
     first = task.race.timings[0]
     return (
-        f"{counted(len(first.samples_s), 'round')} of {median(first.samples_s):.2g} s, batch size "
-        f"{task.batch_size}, {speeds.device}, {counted(speeds.threads, 'thread')}"
+        f"{counted(len(first.samples_s), 'round')}, {median(first.samples_s):.2g} s per step of "
+        f"{first.name}, batch size {task.batch_size}, {speeds.device}, "
+        f"{counted(speeds.threads, 'thread')}"
     )
 
 

@@ -26,7 +26,7 @@ def growth_judged(
     marks: list[Status] = [_growth(evidence, name, lr) for name in grows]
     marks += [_opposite(_growth(evidence, name, lr)) for name in stays]
     status: Status = "undecided" if _trouble(evidence) else all_of(marks)
-    return Judgement(status, _ratios(evidence, lr), _reason(evidence), _budget(evidence))
+    return Judgement(status, _ratios(evidence, lr), _reason(evidence, lr), _budget(evidence))
 
 
 def order_judged(evidence: Evidence, lr: float, most: str, least: str) -> Judgement:
@@ -40,14 +40,16 @@ def order_judged(evidence: Evidence, lr: float, most: str, least: str) -> Judgem
     beaten = [found[most].high < other.low for name, other in found.items() if name != most]
     beaten += [found[least].low > other.high for name, other in found.items() if name != least]
     status: Status = "undecided"
-    if not _short(evidence) and not _trouble(evidence):
+    if not (_short(evidence) or _trouble(evidence) or _diverged(evidence, lr)):
         status = "confirmed" if all([*above, *below]) else "refuted" if any(beaten) else status
-    return Judgement(status, _ratios(evidence, lr), _reason(evidence), _budget(evidence))
+    return Judgement(status, _ratios(evidence, lr), _reason(evidence, lr), _budget(evidence))
 
 
 def _growth(evidence: Evidence, model: str, lr: float) -> Status:
     """Whether a model's time grows at a learning rate by what denormals take."""
     each = next(s for s in evidence.slowdowns if (s.model, s.lr) == (model, lr))
+    if each.has_diverged:
+        return "undecided"
     ratio = each.ratio(len(evidence.slowdowns))
     if ratio.low > GROWTH:
         return "confirmed"
@@ -67,14 +69,21 @@ def _trouble(evidence: Evidence) -> str:
     return next((s.race.trouble for s in evidence.slowdowns if s.race.trouble), "")
 
 
+def _diverged(evidence: Evidence, lr: float) -> str:
+    """Which models had diverged before they could be timed."""
+    return ", ".join(s.model for s in evidence.slowdowns if s.lr == lr and s.has_diverged)
+
+
 def _ratios(evidence: Evidence, lr: float) -> str:
     family = len(evidence.slowdowns)
     found = [each for each in evidence.slowdowns if each.lr == lr]
     return "; ".join(f"{each.model} {shown(each.ratio(family))}" for each in found)
 
 
-def _reason(evidence: Evidence) -> str:
+def _reason(evidence: Evidence, lr: float) -> str:
     said = f"{_WHY}; growth is more than {GROWTH - 1:.0%}"
+    if diverged := _diverged(evidence, lr):
+        said = f"{diverged} had diverged, whose time says nothing; {said}"
     if trouble := _trouble(evidence):
         return f"UNRELIABLE, {trouble}; run again when nothing else runs: {said}"
     if _short(evidence):

@@ -31,6 +31,7 @@ class Cell:
     lr: float
     batch_size: int
     runs: tuple[RunResult, ...]  # by seed
+    has_validation: bool = True  # False: validation images were trained on, too
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -42,6 +43,11 @@ class Cell:
     def diverged(self) -> int:
         """Runs that stopped being finite."""
         return sum(run.outcome is Outcome.DIVERGED for run in self.runs)
+
+    @property
+    def out_of_memory(self) -> int:
+        """Runs that the device had no memory for: they say nothing of accuracy."""
+        return sum(run.outcome is Outcome.OOM for run in self.runs)
 
     @property
     def mean(self) -> Interval | None:
@@ -96,7 +102,14 @@ class SearchRow:
 def cells(results: Sequence[StudyResult]) -> tuple[Cell, ...]:
     """Every configuration of every planned study."""
     return tuple(
-        Cell(result.name, result.model, lr, batch_size, result.of((lr, batch_size)))
+        Cell(
+            result.name,
+            result.model,
+            lr,
+            batch_size,
+            result.of((lr, batch_size)),
+            has_validation=not result.identity.is_joined,
+        )
         for result in results
         for lr, batch_size in result.configurations
     )

@@ -37,8 +37,10 @@ def curves_charts(cells: Sequence[Cell]) -> Iterator[Chart]:
 
 def times_chart(cells: Sequence[Cell]) -> Chart | None:
     """Training time of an epoch against the learning rate; None where there is but one."""
-    if len({cell.lr for cell in cells}) < 2:
+    lines = _by_batch_size(cells)
+    if max((len(line) for line in lines), default=0) < 2:
         return None
+    has_sizes = len({line[0].batch_size for line in lines}) > 1
     return Chart(
         name="times",
         title="Training time of an epoch against the learning rate",
@@ -47,7 +49,7 @@ def times_chart(cells: Sequence[Cell]) -> Chart | None:
                 "",
                 "learning rate",
                 "s per epoch, during the experiment",
-                tuple(_times_line(cells, study) for study in dict.fromkeys(c.study for c in cells)),
+                tuple(_times_line(line, has_sizes) for line in lines),
                 log_x=True,
                 y_range=None,
             ),
@@ -102,12 +104,20 @@ def _band(cell: Cell, value: _Value) -> Line | None:
     )
 
 
-def _times_line(cells: Sequence[Cell], study: str) -> Line:
-    own = sorted((cell for cell in cells if cell.study == study), key=lambda cell: cell.lr)
+def _by_batch_size(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of each study and batch size that have times, by learning rate."""
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    timed = (cell for cell in cells if cell.epoch_s is not None)
+    for cell in sorted(timed, key=lambda cell: cell.lr):
+        groups.setdefault((cell.study, cell.batch_size), []).append(cell)
+    order = list(dict.fromkeys(cell.study for cell in cells))
+    return [groups[key] for key in sorted(groups, key=lambda key: (order.index(key[0]), key[1]))]
+
+
+def _times_line(own: Sequence[Cell], has_batch_size: bool) -> Line:
     times = {cell.lr: sorted(t for run in cell.runs for t in epoch_times_s(run)) for cell in own}
-    times = {lr: found for lr, found in times.items() if found}
     return Line(
-        own[0].model,
+        f"{own[0].model}, batch size {own[0].batch_size}" if has_batch_size else own[0].model,
         tuple(times),
         tuple(median(found) for found in times.values()),
         tuple(found[len(found) // 4] for found in times.values()),

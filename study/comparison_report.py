@@ -16,7 +16,7 @@ from study.comparison_tables import (
     searches_table,
 )
 from study.equality import check_equal, inequalities
-from study.errors import UnequalError, UnknownStudyError
+from study.errors import IncompleteError, UnequalError, UnknownStudyError
 from study.report import Block, Report, Section
 from study.results import StudyResult, read_result
 from study.search_charts import importances_chart, searches_chart, space_chart
@@ -90,7 +90,7 @@ def _sources(store: Store, results: Sequence[StudyResult]) -> Iterator[tuple[str
     for name in {result.source for result in results if result.source is not None}:
         try:
             yield name, read_result(store, name)
-        except UnknownStudyError:  # deleted since; the comparison says so
+        except (UnknownStudyError, IncompleteError):  # deleted or extended; the comparison says so
             continue
 
 
@@ -116,7 +116,7 @@ def _verdicts(compared: Compared) -> Iterator[str]:
         found = pairs(cells(compared.results), compared.asked.target)
         yield from accuracy_verdicts(found)
         yield from convergence_verdicts(found, compared.asked.target)
-        yield from _divergences(cells(compared.results))
+        yield from _losses(cells(compared.results))
     else:
         yield (
             "accuracy: no verdict: a search trains each configuration once; 'bnvit-study fit "
@@ -131,11 +131,17 @@ def _verdicts(compared: Compared) -> Iterator[str]:
         )
 
 
-def _divergences(found: Sequence[Cell]) -> Iterator[str]:
-    """What is known of stability from these runs."""
+def _losses(found: Sequence[Cell]) -> Iterator[str]:
+    """What is known of stability from these runs, and which could not be made."""
     lost = [cell for cell in found if cell.diverged]
     if not lost:
         yield f"stability: none of {sum(len(cell.runs) for cell in found)} runs diverged"
+    for cell in found:
+        if cell.out_of_memory:
+            yield (
+                f"memory: {cell.model} ran out of it in {cell.out_of_memory} of {len(cell.runs)} "
+                f"runs at lr {cell.lr:g}, batch size {cell.batch_size}; these count nowhere"
+            )
     for cell in lost:
         yield (
             f"stability: {cell.model} diverged in {cell.diverged} of {len(cell.runs)} runs at lr "
@@ -152,7 +158,8 @@ def _planned(compared: Compared) -> Iterator[Section]:
             pairs_table(pairs(found, target), compared.unequal),
         ),
     )
-    if len({cell.batch_size for cell in found if cell.study == found[0].study}) > 1:
+    sizes = {cell.batch_size for cell in found if cell.study == found[0].study}
+    if len(sizes) > 1 and found[0].has_validation:
         table = batch_sizes_table(found, target, compared.unequal)
         yield Section("What the batch size buys", (table,))
     yield Section("Curves", tuple(curves_charts(found)))

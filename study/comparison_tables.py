@@ -35,6 +35,9 @@ def accuracy_verdicts(pairs: Sequence[Pair]) -> Iterator[str]:
 
 def convergence_verdicts(pairs: Sequence[Pair], target: float) -> Iterator[str]:
     """A sentence for each pair on the epochs that it takes to the target."""
+    if not all(pair.cell.has_validation for pair in pairs):
+        yield "convergence: not known, as the validation images were trained on, too"
+        return
     for pair in pairs:
         subject = f"convergence: {_title(pair.cell, pair.reference)}"
         if pair.epochs_to_target is None:
@@ -69,8 +72,9 @@ def cells_table(cells: Sequence[Cell], target: float, unequal: Sequence[str]) ->
         ),
         rows=tuple(tuple(_cell_row(cell, target)) for cell in cells),
         notes=(
-            "A run that diverged counts with the accuracy of guessing. Times during the experiment "
-            "depend on what else the machine did: they rank nothing.",
+            "A run that diverged counts with the accuracy of guessing, one that ran out of memory "
+            "does not count. Times during the experiment depend on what else the machine did: they "
+            "rank nothing.",
             *unequal_notes(unequal),
         ),
     )
@@ -199,18 +203,24 @@ def _mean(cell: Cell) -> str:
     return f"{100 * cell.mean.estimate:.2f} ± {half:.2f} %"
 
 
+def _seeds(cell: Cell) -> str:
+    lost = cell.out_of_memory
+    return f"{len(cell.runs)}, {lost} out of memory" if lost else str(len(cell.runs))
+
+
 def _cell_row(cell: Cell, target: float) -> Iterator[str]:
     accuracies, arrived = list(cell.accuracies.values()), cell.reached(target).values()
     yield cell.model
     yield f"{cell.lr:.3g}"
     yield str(cell.batch_size)
-    yield str(len(cell.runs))
+    yield _seeds(cell)
     yield _mean(cell)
     yield f"{min(accuracies):.2%}–{max(accuracies):.2%}" if accuracies else ""
     yield f"{cell.diverged} of {len(cell.runs)}"
     missing = len(cell.runs) - len(arrived)
     some = f" ({missing} did not)" if missing else ""
-    yield f"{fmean(each.epochs for each in arrived):.1f}{some}" if arrived else "not reached"
+    never = "not reached" if cell.has_validation else "no validation split"
+    yield f"{fmean(each.epochs for each in arrived):.1f}{some}" if arrived else never
     yield f"{median(each.seconds for each in arrived):.0f}" if arrived else ""
     yield "" if cell.epoch_s is None else f"{cell.epoch_s:.1f}"
 

@@ -18,7 +18,7 @@ from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
 from study.request import Request
 from study.samplers import pruner
 from study.storage import Store
-from study.studies import SOURCE_KEY, VERSIONS_KEY
+from study.studies import SOURCE_KEY, SOURCE_TRIALS_KEY, VERSIONS_KEY
 
 
 def identify(request: Request, data: SearchData) -> StudyIdentity:
@@ -93,6 +93,7 @@ def create_or_resume(
     note_execution(study, execution)
     study.set_user_attr(VERSIONS_KEY, versions())
     if request.plan is not None and request.plan.source is not None:
+        study.set_user_attr(SOURCE_TRIALS_KEY, request.plan.source_trials)
         study.set_user_attr(SOURCE_KEY, request.plan.source)
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())

@@ -124,9 +124,23 @@ def _differing_depth(one: StudyResult, other: StudyResult) -> Iterator[str]:
 def _tuned_differently(
     one: StudyResult, other: StudyResult, sources: Mapping[str, StudyResult]
 ) -> Iterator[str]:
-    found = [sources.get(each.source or "") for each in (one, other)]
-    missing = [each.name for each, it in zip((one, other), found, strict=True) if it is None]
+    missing = [each.name for each in (one, other) if (each.source or "") not in sources]
     if missing:
-        yield f"it cannot be told how {' and '.join(missing)} was tuned: the search is gone"
+        yield (
+            f"it cannot be told how {' and '.join(missing)} was tuned: the search is gone, or has "
+            "trials left"
+        )
         return
-    yield from _differences(*(each for each in found if each is not None))
+    found = [sources[each.source or ""] for each in (one, other)]
+    yield from _differing(found[0], found[1], _DATA | _RECIPE | _SEARCH)
+    trials = [_tuned_by(each, it) for each, it in zip((one, other), found, strict=True)]
+    if trials[0] != trials[1]:
+        yield (
+            f"{one.name} and {other.name} differ in the trials that they were the best of: "
+            f"{trials[0]}, and {trials[1]}"
+        )
+
+
+def _tuned_by(fit: StudyResult, search: StudyResult) -> int:
+    """Trials of its search when the fit was made; it may have been extended since."""
+    return fit.source_trials or len(search.seen.counted)

@@ -53,7 +53,8 @@ def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
         study=request.study or f"{seen.study}-fit",
     )
     configuration = (best.lr, best.batch_size)
-    return planned(taken, replace(plan, configurations=(configuration,), source=seen.study))
+    plan = replace(plan, configurations=(configuration,), source=seen.study)
+    return planned(taken, replace(plan, source_trials=len(seen.counted)))
 
 
 def sweep_of(request: Request, models: Sequence[str], plan: Plan | StabilityPlan) -> list[Request]:

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
+from models.switches import non_default
 from objectives.intervals import Interval
 from study.claims import Status
+from study.identity import StudyIdentity
 from study.results import StudyResult
 from study.statistics import LEAST_FOR_VERDICT
 from study.words import counted
 
 ARTICLE_EPOCHS = 30
 ARTICLE_IMAGES = 55_000  # its 60,000 without those that validate here
+ARTICLE_TRIALS = 20  # of a search
 
 
 def placed(found: Interval, low: float, high: float) -> Status:
@@ -38,8 +41,8 @@ def too_few(seeds: int) -> str:
     return f"{have}: {missing} more {'is' if missing == 1 else 'are'} needed for a mark"
 
 
-def short_of_article(results: Sequence[StudyResult]) -> str:
-    """In what the training was less than the article's; empty: in nothing."""
+def short_of_article(results: Sequence[StudyResult], besides: str = "") -> str:
+    """In what the training was not the article's, `besides` a switch; empty: in nothing."""
     said = []
     for result in results:
         identity = result.identity
@@ -49,7 +52,17 @@ def short_of_article(results: Sequence[StudyResult]) -> str:
             said.append(f"{counted(identity.epochs, 'epoch')} of the article's {ARTICLE_EPOCHS}")
         if identity.train_images < ARTICLE_IMAGES:
             said.append(f"{identity.train_images:,} training images of {ARTICLE_IMAGES:,}")
+        if result.source is not None and (result.source_trials or 0) < ARTICLE_TRIALS:
+            said.append(f"the best of {result.source_trials or 0} trials of {ARTICLE_TRIALS}")
+        if other := _other_switches(identity, besides):
+            said.append(f"models with {other}")
     return ", ".join(dict.fromkeys(said))
+
+
+def _other_switches(identity: StudyIdentity, besides: str) -> str:
+    """In what a model is not the article's."""
+    told = non_default(identity.model_switches)
+    return ", ".join(f"{name} {value}" for name, value in told.items() if name != besides)
 
 
 def budget_of(results: Sequence[StudyResult]) -> str:

@@ -45,6 +45,7 @@ class Plan:
     seeds: int  # the study's total, from its seed on
     trained_on: TrainedOn
     source: str | None = None  # the study whose best configuration it is
+    source_trials: int = 0  # that it was the best of
     models: tuple[str, ...] = ()  # that the same command trains, where there are several
     prefix: str | None = None  # of their studies' names; None: the data set
     usual_epochs: int = PLANNED_EPOCHS

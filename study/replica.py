@@ -1,5 +1,6 @@
 """A trial once more: the same suggestion from what was known then, and the same curve."""
 
+import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from study.errors import UnknownStudyError
 from study.execution import execution_of
 from study.fitness import check_data
 from study.identity import StudyIdentity, identity_of
-from study.plan import COMPUTED, Values
+from study.plan import COMPUTED, CURVE, Values
 from study.settings import Settings
 from study.slots import FIXED_PARAMS
 from study.storage import Store
@@ -33,11 +34,12 @@ from study.worker_storage import WorkerStorage
 
 @dataclass(frozen=True)
 class RungReplica:
-    """A rung then and now; accuracies are shares, None where there was none."""
+    """A rung then and now, None where there was none."""
 
     rung: int
-    then: float | None
+    then: float | None  # validation accuracy, a share; else the training loss
     now: float | None
+    is_loss: bool = False  # as of a fit on train+val, which has no validation split
 
     @property
     def is_same(self) -> bool:
@@ -79,7 +81,7 @@ class Replica:
     @property
     def largest_difference(self) -> float | None:
         """Of accuracies at a rung that both have; None where there is none."""
-        both = (r for r in self.rungs if r.then is not None and r.now is not None)
+        both = (r for r in self.rungs if r.then is not None and r.now is not None and not r.is_loss)
         return max((abs((r.then or 0.0) - (r.now or 0.0)) for r in both), default=None)
 
 
@@ -192,17 +194,25 @@ def _trained_again(run: Run, trial: FrozenTrial) -> tuple[list[RungReplica], str
     """As far as the trial came, or until it diverges."""
     reported, last = trial.intermediate_values, _last_rung(trial, run)
     outcome_then = trial.user_attrs["outcome"]
+    losses = {rung["rung"]: rung["train_loss"] for rung in trial.user_attrs.get(CURVE, ())}
     found: list[RungReplica] = []
     for event in train(run):
         if isinstance(event, Diverged):
             return found, "diverged"
         assert isinstance(event, RungMetrics)  # nobody asked for a pause
-        found.append(RungReplica(event.rung, reported.get(event.rung), event.val_accuracy))
+        found.append(_compared(event, reported.get(event.rung), losses.get(event.rung)))
         if event.rung >= last and outcome_then != "diverged":
             break
     missing = sorted(reported.keys() - {rung.rung for rung in found})
     found += [RungReplica(rung, reported[rung], None) for rung in missing]
-    return found, "complete" if outcome_then == "diverged" else outcome_then
+    return found, "pruned" if outcome_then == "pruned" else "complete"
+
+
+def _compared(now: RungMetrics, accuracy: float | None, loss: float | None) -> RungReplica:
+    """By accuracy; where nothing validates, by the loss that was kept."""
+    if math.isnan(now.val_accuracy):
+        return RungReplica(now.rung, loss, now.train_loss, is_loss=True)
+    return RungReplica(now.rung, accuracy, now.val_accuracy)
 
 
 def _computed(told: dict[str, Any], attributes: dict[str, Any]) -> str:
@@ -224,7 +234,7 @@ def replica_lines(found: Replica) -> Iterator[str]:
     same = "the same" if found.is_suggestion_same else f"OTHERS: {found.now}"
     yield f"values:  {found.then}{after}: {same}"
     for rung in found.rungs:
-        then, now = (_accuracy(value) for value in (rung.then, rung.now))
+        then, now = (_shown(value, rung.is_loss) for value in (rung.then, rung.now))
         yield f"curve:   {rung.rung:,} images: {then} then, {now} now"
     yield f"end:     {found.outcome_then} then, {found.outcome_now} now"
     if found.is_curve_same:
@@ -236,5 +246,7 @@ def replica_lines(found: Replica) -> Iterator[str]:
     yield f"now:     {found.computed_now}"
 
 
-def _accuracy(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4%}"
+def _shown(value: float | None, is_loss: bool) -> str:
+    if value is None:
+        return "none"
+    return f"loss {value:.6f}" if is_loss else f"{value:.4%}"

@@ -29,4 +29,9 @@ def laid_out(
             raise UnequalError(
                 f"{result.name} is a {result.identity.kind}; --layout blog lists fits and sweeps"
             )
+        if result.identity.is_joined and len(result.configurations) > 1:
+            raise UnequalError(
+                f"{result.name} trained on the validation images, too, so that nothing chooses "
+                "which of its values stand for it; --layout blog wants a fit, or a sweep --on train"
+            )
     return blog_report(results, asked.speeds, told)

@@ -125,7 +125,7 @@ class Races:
 
     def _measured_article(self, request: MeasureRequest) -> Speeds:
         """The article's loop with its data loading; its models are its own, without switches."""
-        data = self._data().to(self.device)
+        data = self._data()  # its loop brings each batch to the device by itself
         entrants = [entrant(variant(name), None, data) for name in request.models]
         sizes: dict[Work, int] = {"train": BATCH_SIZE, "eval": evaluation_images(data)}
         family = (len(entrants) - 1) * len(sizes)

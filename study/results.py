@@ -12,7 +12,13 @@ from study.identity import StudyIdentity
 from study.overview import Overview
 from study.plan import COMPUTED, CURVE, TEST, Configuration, planned_values
 from study.storage import Store
-from study.studies import SOURCE_KEY, VERSIONS_KEY, find_study, show_study
+from study.studies import (
+    SOURCE_KEY,
+    SOURCE_TRIALS_KEY,
+    VERSIONS_KEY,
+    find_study,
+    show_study,
+)
 from study.words import counted, ranges
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -56,6 +62,7 @@ class StudyResult:
     runs: tuple[RunResult, ...]
     versions: Mapping[str, str]
     seen: Overview
+    source_trials: int | None = None  # of its source by then; None: no source, or not recorded
 
     @property
     def model(self) -> str:
@@ -89,12 +96,18 @@ def read_result(store: Store, name: str) -> StudyResult:
     check_ended(seen)
     study = find_study(store, name)
     runs = tuple(_run(trial) for trial in study.get_trials(deepcopy=False, states=_ENDED))
-    is_of_use = seen.identity.kind == "stability"  # also where nothing was stable
+    is_of_use = seen.identity.is_planned  # also where every run diverged: that is a result
     if not is_of_use and not any(run.outcome is Outcome.COMPLETE for run in runs):
         raise IncompleteError(f"the study '{name}' has no completed trial")
     attrs = study.user_attrs
     return StudyResult(
-        name, seen.identity, attrs.get(SOURCE_KEY), runs, attrs.get(VERSIONS_KEY, {}), seen
+        name=name,
+        identity=seen.identity,
+        source=attrs.get(SOURCE_KEY),
+        runs=runs,
+        versions=attrs.get(VERSIONS_KEY, {}),
+        seen=seen,
+        source_trials=attrs.get(SOURCE_TRIALS_KEY),
     )
 
 

@@ -55,11 +55,9 @@ def space_chart(results: Sequence[StudyResult]) -> Chart:
 
 def importances_chart(results: Sequence[StudyResult]) -> Chart | None:
     """How much of the accuracy's variance each parameter explains; None: too few trials."""
-    found = {result.model: _importances(result) for result in results}
+    found = [(result.model, _importances(result)) for result in results]
     bars = tuple(
-        Bars(model, tuple(shares), tuple(shares.values()))
-        for model, shares in found.items()
-        if shares
+        Bars(model, tuple(shares), tuple(shares.values())) for model, shares in found if shares
     )
     if not bars:
         return None
@@ -68,7 +66,8 @@ def importances_chart(results: Sequence[StudyResult]) -> Chart | None:
         title="Importance of the parameters (fANOVA, Hutter et al. 2014)",
         panels=(Panel("", "", "share of the explained variance", bars, percent_y=True),),
         columns=1,
-        caption="Over the trials that were trained to their end.",
+        caption="Over the trials that came to their end; those that diverged or ran out of memory "
+        "count with the accuracy of guessing.",
     )
 
 
@@ -102,12 +101,14 @@ def _told(run: RunResult) -> str:
 
 
 def _importances(result: StudyResult) -> dict[str, float]:
-    from optuna.importance import get_param_importances
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     complete = [run for run in result.runs if run.outcome is Outcome.COMPLETE]
     if len(complete) < 4 or math.isclose(*_ends(complete)):
         return {}
-    return {name: float(v) for name, v in get_param_importances(result.seen.source).items()}
+    evaluator = FanovaImportanceEvaluator(seed=0)
+    found = get_param_importances(result.seen.source, evaluator=evaluator)
+    return {name: float(share) for name, share in found.items()}
 
 
 def _ends(runs: Sequence[RunResult]) -> tuple[float, float]:

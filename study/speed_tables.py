@@ -88,8 +88,8 @@ def speed_chart(speeds: Speeds) -> Chart:
         name="speed",
         title=f"Times as fast as {speeds.models[0]}",
         panels=tuple(_speed_panel(speeds, task) for task in speeds.tasks),
-        caption="Medians of ratios round by round, with their intervals; measured in turns on an "
-        f"idle device.{_unequal(speeds)}",
+        caption="Medians of ratios round by round, with their intervals; measured in turns."
+        f"{_unequal(speeds)}",
     )
 
 
@@ -104,6 +104,7 @@ def _speed_panel(speeds: Speeds, task: TaskSpeeds) -> Panel:
         tuple(ratio.high for ratio in ratios),
     )
     title = f"{_WORK[task.work].capitalize()}, batch size {task.batch_size}"
+    title += " – UNRELIABLE" * bool(task.race.trouble)
     return Panel(title, "", "times as fast", (bars,), lines=(Reference(1.0),))
 
 

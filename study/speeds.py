@@ -104,7 +104,7 @@ class Speeds:
                 timing.name: {
                     "ratio": asdict(ratio := self.ratio(task, timing.name)),
                     "gain": asdict(gain(ratio)),
-                    "verdict": verdict(ratio),
+                    "verdict": "unreliable" if task.race.trouble else verdict(ratio),
                 }
                 for timing in task.race.timings[1:]
             }

@@ -23,6 +23,7 @@ class StabilityPlan:
     kind: Kind = "stability"
     trained_on: TrainedOn = "train"
     source: str | None = None
+    source_trials: int = 0
     usual_epochs: int = EPOCHS
 
     def check(self) -> None:

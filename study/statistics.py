@@ -18,7 +18,7 @@ from objectives.intervals import LEVEL, Interval
 LEAST_FOR_VERDICT = 5  # pairs; with fewer there are numbers, and no verdict
 POWER = 0.8  # with which the smallest difference would have been shown
 NO_DIFFERENCE = "no difference shown"
-_FARTHEST = 30.0  # t statistic that is told from larger ones: P(A > B) is 0 or 1 by then
+_FARTHEST = 8.0  # standard deviations from 0 that are told apart: P(A > B) is 0 or 1 by then
 _GRID = 500  # points of the integral behind the noncentral t distribution
 TOO_FEW = f"no verdict: fewer than {LEAST_FOR_VERDICT} seeds"
 
@@ -131,7 +131,8 @@ def _p_positive(differences: Sequence[float], level: float) -> Interval:
         certain = (1 + sign) / 2
         return Interval(certain, certain, certain) if sign else Interval(0.5, 0.0, 1.0)
     observed = math.sqrt(count) * fmean(differences) / spread
-    observed = min(max(observed, -_FARTHEST), _FARTHEST)
+    farthest = max(_FARTHEST * math.sqrt(count), 30.0)
+    observed = min(max(observed, -farthest), farthest)
     tail = (1 - level) / 2
     low, high = (_shift(observed, count, share) for share in (1 - tail, tail))
     to_share = stats.norm.cdf

@@ -14,6 +14,7 @@ from study.tracking import StudyRuns
 VERSIONS_KEY = "bnvit:versions"  # attribute: of the packages that it was begun with
 CHECKPOINTS_KEY = "bnvit:checkpoints"  # attribute: where all nodes find checkpoints
 SOURCE_KEY = "bnvit:source"  # attribute: the search that a fit took its values from
+SOURCE_TRIALS_KEY = "bnvit:source_trials"  # attribute: how many trials that search had by then
 MLFLOW_KEY = "bnvit:mlflow"  # attribute: address of its MLflow as given, without a password
 
 log = logging.getLogger(__name__)

@@ -54,7 +54,7 @@ def run_of(
         batch_size=configuration[1],
         seed=seed,
         outcome=Outcome.DIVERGED if is_over else Outcome.COMPLETE,
-        value=0.1 if is_over else curve[-1],
+        value=0.1 if is_over else curve[-1] if curve else accuracy,
         val_accuracy=curve[-1] if curve else None,
         test={} if accuracy is None else {"test_accuracy": accuracy},
         curve=tuple(rung_of(epoch, value) for epoch, value in enumerate(curve, start=1)),

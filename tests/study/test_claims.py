@@ -1,18 +1,23 @@
 """What sources claim, and the marks that evidence gives."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from objectives.calibration import Calibration
+from objectives.denormals import FLUSHED, UNFLUSHED, Slowdown
 from objectives.intervals import Interval
 from objectives.speed import Race, Timing
 from study.article_claims import RATIOS
 from study.claims import Claim, Evidence, Finding, finding, findings
 from study.claims_speed import gain_judged, ratio_judged
-from study.judging import all_of, placed, too_few
+from study.claims_times import ARTICLE_STEPS
+from study.judging import all_of, placed, short_of_article, too_few
 from study.reproduction import SOURCE_PARTS, Reproduction, Source, claims_of, parse_parts
 from study.reproduction_report import reproduction_report
+from study.results import StudyResult
 from study.speeds import Speeds, TaskSpeeds
 from tests.study.results import result_of, run_of
 from tests.study.test_speeds import made
@@ -63,7 +68,7 @@ def test_with_few_seeds_nothing_is_decided() -> None:
 
 
 def test_a_ratio_of_one_block_is_no_ratio_of_six() -> None:
-    told = ratio_judged(Evidence(article_speeds=loop_speeds(FAST)), "vitbnffn", "train", 2.7)
+    told = ratio_judged(Evidence(article_speeds=loop_speeds(FAST)), "vitbnffn", "train", 2.7, True)
     assert told.status == "refuted"
     assert "with all 6 blocks vitbnffn trains 1.00 times as fast" in told.reason
     assert "with one block, as the article ran it, 2.70: the published ratio" in told.reason
@@ -73,9 +78,76 @@ def test_a_ratio_of_one_block_is_no_ratio_of_six() -> None:
     assert gain_judged(Evidence(article_speeds=loop_speeds(honest)), "train").status == "confirmed"
 
 
+def test_a_ratio_at_a_setting_that_was_not_raced_is_not_judged() -> None:
+    evidence = Evidence(article_speeds=loop_speeds(FAST))
+    marks = {setting: claim("article", f"ratio-{setting}-vitbn-train") for setting in RATIOS}
+    told = {setting: finding(one, evidence) for setting, one in marks.items()}
+    assert told[5e-4].status == "refuted"
+    others = [one for setting, one in told.items() if setting != 5e-4]
+    assert {one.status for one in others} == {"undecided"}
+    assert all("not at this setting" in one.judgement.reason for one in others)
+
+
+def trained(model: str, curve: Sequence[float], images: int = 55_000) -> StudyResult:
+    """Six runs of the article's length at its largest learning rate."""
+    runs = [run_of(seed, curve[-1], (1e-2, 100), curve) for seed in range(1, 7)]
+    return result_of(model, runs, dataset="mnist", epochs=30, train_images=images, switches={})
+
+
+def stability(vit: Sequence[float], bn: Sequence[float]) -> dict[str, Finding]:
+    sweeps = (trained("vit", vit), trained("vitbnffn", bn), trained("vitbn", bn))
+    names = ("unstable-0.01", "stable-0.01", "larger-lr")
+    return {name: finding(claim("article", name), Evidence(sweeps=sweeps)) for name in names}
+
+
+LEARNT = [0.95] * 30
+NEVER = [0.11] * 30
+
+
+def test_a_model_that_never_learnt_is_neither_stable_nor_unstable() -> None:
+    told = stability(NEVER, NEVER)
+    assert {one.status for one in told.values()} == {"undecided"}
+    assert "6 never above 90%" in told["stable-0.01"].judgement.reason
+
+
+@pytest.mark.parametrize(("epoch", "mark"), [(15, "confirmed"), (2, "refuted")])
+def test_instability_is_judged_by_when_it_begins(epoch: int, mark: str) -> None:
+    told = stability([*LEARNT[: epoch - 1], *NEVER[epoch - 1 :]], LEARNT)
+    assert told["unstable-0.01"].status == mark
+    assert f"from epoch {epoch} on" in told["unstable-0.01"].judgement.reason
+    assert told["larger-lr"].status == told["stable-0.01"].status == "confirmed"
+
+
+def test_what_is_not_the_articles_training_is_said() -> None:
+    assert short_of_article([trained("vit", LEARNT)]) == ""
+    small = trained("vit", LEARNT, images=2_000)
+    assert "2,000 training images of 55,000" in short_of_article([small])
+    other = replace(small, identity=replace(small.identity, switches={"depth": 2}))
+    assert "models with depth 2" in short_of_article([other])
+    tuned = replace(trained("vit", LEARNT), source="search", source_trials=3)
+    assert short_of_article([tuned]) == "the best of 3 trials of 20"
+
+
+def test_the_time_of_a_run_that_diverged_decides_nothing() -> None:
+    race = loop_speeds(FAST).tasks[0].race
+    names = (UNFLUSHED, FLUSHED)
+    timings = tuple(replace(race.timings[0], name=name) for name in names)
+    lost = replace(race, timings=timings)
+    slowdowns = tuple(
+        Slowdown(model, lr, 100, ARTICLE_STEPS, math.nan if lr == 1e-2 else 0.1, lost)
+        for model in ("vit", "vitbnffn", "vitbn")
+        for lr in (5e-4, 5e-3, 1e-2)
+    )
+    evidence = Evidence(slowdowns=slowdowns)
+    told = finding(claim("article", "time-0.01"), evidence)
+    assert told.status == "undecided"
+    assert "had diverged, whose time says nothing" in told.judgement.reason
+    assert finding(claim("article", "time-0.005"), evidence).status == "refuted"
+
+
 def test_a_disturbed_race_decides_nothing() -> None:
     evidence = Evidence(article_speeds=loop_speeds(FAST, trouble=True))
-    told = ratio_judged(evidence, "vitbnffn", "train", 2.7)
+    told = ratio_judged(evidence, "vitbnffn", "train", 2.7, True)
     assert told.status == "undecided"
     assert "UNRELIABLE" in told.reason
 

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from objectives.outcome import Outcome
+from study.charts import Line
 from study.comparison import Reached, best_by_batch_size, cells, epoch_times_s, pairs
+from study.comparison_charts import times_chart
 from study.comparison_report import Asked, Compared, report_of
 from study.comparison_tables import (
     accuracy_verdicts,
@@ -72,6 +75,43 @@ def test_a_run_that_diverged_counts_with_the_accuracy_of_guessing(vit: StudyResu
     assert cell.diverged == 1
     said = compared(vit, lost).verdicts
     assert "stability: vitbn diverged in 1 of 5 runs at lr 0.001, batch size 50" in said
+
+
+def test_a_run_out_of_memory_is_said_and_counts_nowhere(vit: StudyResult) -> None:
+    runs = seeds(LN)
+    runs[1:3] = [replace(run, outcome=Outcome.OOM, test={}, curve=()) for run in runs[1:3]]
+    lost = result_of("vitbn", runs)
+    assert sorted(cells([lost])[0].accuracies) == [1, 4, 5]
+    assert cells_table(cells([lost]), 0.97, ()).rows[0][3] == "5, 2 out of memory"
+    said = compared(vit, lost).verdicts
+    assert any("memory: vitbn ran out of it in 2 of 5 runs" in line for line in said)
+
+
+def test_without_a_validation_split_nothing_is_said_of_convergence() -> None:
+    joined = [
+        result_of(m, seeds(LN, curve=()), kind="fit", trained_on="train+val")
+        for m in ("vit", "vitbn")
+    ]
+    said = [line for line in compared(*joined).verdicts if line.startswith("convergence")]
+    assert said == ["convergence: not known, as the validation images were trained on, too"]
+    assert cells_table(cells(joined), 0.97, ()).rows[0][7] == "no validation split"
+
+
+def test_where_every_run_diverged_that_is_the_result(vit: StudyResult) -> None:
+    lost = result_of("vitbn", seeds((None,) * 5, curve=()))
+    said = compared(vit, lost).verdicts
+    assert any("less accurate" in line for line in said)
+    assert "stability: vitbn diverged in 5 of 5 runs at lr 0.001, batch size 50" in said
+
+
+def test_times_of_batch_sizes_are_lines_of_their_own() -> None:
+    grid = [(lr, size) for size in (50, 100) for lr in (1e-3, 1e-2)]
+    runs = [run for values in grid for run in seeds(LN, configuration=values)]
+    chart = times_chart(cells([result_of("vit", runs)]))
+    assert chart is not None
+    names = [mark.name for mark in chart.panels[0].marks if isinstance(mark, Line)]
+    assert names == ["vit, batch size 50", "vit, batch size 100"]
+    assert times_chart(cells([result_of("vit", seeds(LN))])) is None
 
 
 def test_equal_values_are_compared_with_each_other() -> None:
@@ -182,6 +222,8 @@ def test_fits_of_searches_that_were_unequal_are_unequal() -> None:
     ]
     assert "a and b differ in space: lr 1e-05–0.01" in inequalities(fits, searches)[0]
     assert "the search is gone" in inequalities(fits, {"a": searches["a"]})[0]
+    fewer = [fits[0], replace(fits[1], source_trials=40)]
+    assert "trials that they were the best of" in inequalities(fewer, searches)[-1]
     alike = {**searches, "b": result_of("vitbn", [run_of(0, 0.9)], kind="search", name="b")}
     assert inequalities(fits, alike) == ()
 

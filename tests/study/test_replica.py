@@ -63,6 +63,19 @@ def test_trials_suggested_side_by_side_are_the_same_again(
     assert find_study(store, small.study_name).get_trials() == trials  # nothing was written
 
 
+def test_a_run_on_all_images_is_compared_by_its_loss(
+    small: Request, search: Search, again: Again
+) -> None:
+    plan = Plan("fit", ((1e-3, 50),), seeds=1, trained_on="train+val")
+    search(planned(replace(small, train_images=200), plan))
+    found = again(small.study_name, 0)
+    assert found.is_same
+    (rung,) = found.rungs
+    assert rung.is_loss
+    assert rung.then == rung.now
+    assert "loss" in next(line for line in replica_lines(found) if line.startswith("curve"))
+
+
 def test_what_is_not_the_same_is_said(
     store: Store, small: Request, search: Search, again: Again
 ) -> None:
