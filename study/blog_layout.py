@@ -91,16 +91,22 @@ def models_table(
     """A row per model: accuracy, size and speed, and what is known from elsewhere."""
     known = outside or Outside((), {})
     unused = sorted(known.rows.keys() - {str(entry.name) for entry in entries})
-    notes = ["NaN: a run stopped being finite; before it the best accuracy in per cent @ epoch."]
+    notes = [
+        "NaN: a run stopped being finite; before it the best validation accuracy in per cent @ "
+        "epoch, of the first run that did; the others are test accuracies."
+    ]
     if unused:
         notes.append(f"Without a study here: {', '.join(unused)}.")
     if speeds is not None:
-        notes.append(f"img/s: evaluation, measured on {speeds.device}, {speeds.precision}.")
+        notes.append(
+            f"img/s: evaluation of {speeds.dataset}, measured on {speeds.device}, "
+            f"{speeds.precision}."
+        )
     return Tabular(
         name="blog-models",
         title="Models",
         headings=(
-            *("model", "top-1 %", "params M", "img/s", "GMACs"),
+            *("model", "lr", "batch size", "top-1 %", "params M", "img/s", "GMACs"),
             *("dim", "heads", "depth", *known.headings),
         ),
         rows=tuple((*_row(entry, speeds), *_outside(entry, known)) for entry in entries),
@@ -110,7 +116,10 @@ def models_table(
 
 def matrix_table(entries: Sequence[Entry], unequal: Sequence[str] = ()) -> Tabular:
     """Backbones against what is done to them: top-1 in per cent."""
-    by_name = {str(entry.name): entry.top1 for entry in entries}
+    by_name: dict[str, str] = {}
+    for entry in entries:  # one with several studies, as at two batch sizes, has several results
+        before = by_name.get(str(entry.name))
+        by_name[str(entry.name)] = f"{before}; {entry.top1}" if before else entry.top1
     backbones = dict.fromkeys(entry.name.backbone for entry in entries)
     return Tabular(
         name="blog-matrix",
@@ -135,6 +144,7 @@ def _entries(results: Sequence[StudyResult]) -> Iterator[Entry]:
 def _row(entry: Entry, speeds: Speeds | None) -> Iterator[str]:
     computed = next((run.computed for run in entry.cell.runs if run.computed), {})
     yield str(entry.name)
+    yield from (f"{entry.cell.lr:.3g}", str(entry.cell.batch_size))
     yield entry.top1
     yield f"{computed['parameters'] / 1e6:.1f}" if computed else ""
     yield _images_per_s(entry, speeds)

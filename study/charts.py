@@ -34,7 +34,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Points:
-    """Points by themselves; coloured by `values`, with a bar of colours, where they are given."""
+    """Points by themselves; coloured by `values` where they are given.
+
+    Those with a `values_label` have a bar of colours; what shares it has the same `values_range`.
+    """
 
     name: str
     x: Values
@@ -43,6 +46,7 @@ class Points:
     symbol: Symbol = "circle"
     values: Values | None = None
     values_label: str = ""  # of the bar of colours
+    values_range: tuple[float, float] | None = None  # from its one end to the other
     group: str | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +90,7 @@ class Heat:
     values: tuple[Values, ...]
     texts: tuple[tuple[str, ...], ...] = ()  # in the cells
     values_label: str = ""
+    values_range: tuple[float, float] | None = None  # of the bar of colours
 
     def __post_init__(self) -> None:
         _check_lengths("rows", self.y_categories, self.values, self.texts or None)

@@ -58,10 +58,11 @@ def _points(points: Points, axes: Axes, colour: str | None) -> None:
     if points.values is None:
         axes.scatter(*place, s=30, marker=marker, color=colour)
         return
-    drawn = axes.scatter(
-        *place, s=30, marker=marker, c=numbers(points.values), cmap=COLOUR_MAP.lower()
-    )
-    _colour_bar(axes, drawn, points.values_label)
+    low, high = points.values_range or (None, None)
+    colours: dict[str, Any] = {"cmap": COLOUR_MAP.lower(), "vmin": low, "vmax": high}
+    drawn = axes.scatter(*place, s=30, marker=marker, c=numbers(points.values), **colours)
+    if points.values_label:
+        _colour_bar(axes, drawn, points.values_label)
 
 
 def _colour_bar(axes: Axes, drawn: ScalarMappable, label: str) -> None:
@@ -134,7 +135,8 @@ def _label_categories(axes: Axes, categories: Sequence[str]) -> None:
 
 def _heat(heat: Heat, axes: Axes) -> None:
     rows = [numbers(row) for row in heat.values]
-    drawn = axes.imshow(rows, cmap=COLOUR_MAP.lower(), aspect="auto")
+    low, high = heat.values_range or (None, None)
+    drawn = axes.imshow(rows, cmap=COLOUR_MAP.lower(), aspect="auto", vmin=low, vmax=high)
     _label_categories(axes, heat.x_categories)
     axes.set_yticks(range(len(heat.y_categories)), heat.y_categories)
     axes.spines[:].set_visible(False)

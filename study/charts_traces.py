@@ -93,9 +93,11 @@ def _points(points: Points, colour: str | None) -> BaseTraceType:
     y = points.y
     if points.values is not None:
         y = tuple(None if is_gap(v) else at for at, v in zip(y, points.values, strict=True))
-        bar = {**BAR, "title": {"text": html.escape(points.values_label), "side": "right"}}
         values = [math.nan if value is None else value for value in points.values]
-        marker |= {"color": values, "colorscale": COLOUR_MAP, "showscale": True, "colorbar": bar}
+        low, high = points.values_range or (None, None)
+        marker |= {"color": values, "colorscale": COLOUR_MAP, "cmin": low, "cmax": high}
+        if points.values_label:
+            marker |= {"showscale": True, "colorbar": _bar(points.values_label)}
         marker["line"] = {"color": "#999999", "width": 0.7}  # the darkest show on a dark page
     return go.Scatter(
         x=numbers(points.x),
@@ -105,6 +107,11 @@ def _points(points: Points, colour: str | None) -> BaseTraceType:
         **_hover(points.labels),
         **_common(points.name, key_of(points)),
     )
+
+
+def _bar(label: str) -> dict[str, Any]:
+    """Of colours."""
+    return {**BAR, "title": {"text": html.escape(label), "side": "right"}}
 
 
 def _hover(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -161,6 +168,7 @@ def _boxes(boxes: Boxes, colour: str) -> BaseTraceType:
 
 
 def _heat(heat: Heat) -> BaseTraceType:
+    low, high = heat.values_range or (None, None)
     return go.Heatmap(
         x=list(heat.x_categories),
         y=list(heat.y_categories),
@@ -168,7 +176,9 @@ def _heat(heat: Heat) -> BaseTraceType:
         text=[[html.escape(text) for text in row] for row in heat.texts] or None,
         texttemplate="%{text}" if heat.texts else None,
         colorscale=COLOUR_MAP,
-        colorbar={**BAR, "title": {"text": html.escape(heat.values_label), "side": "right"}},
+        colorbar=_bar(heat.values_label),
+        zmin=low,
+        zmax=high,
     )
 
 

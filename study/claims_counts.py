@@ -54,7 +54,7 @@ def memory_judged(evidence: Evidence, model: str, published_mib: float) -> Judge
     reason = (
         f"the weights as a file holds them, within {NEAR:.0%}, in units of 2^20 bytes"
         if is_same
-        else f"{published_mib / mib:.1f} times what the weights take: of what else it is the "
+        else f"{published_mib / mib:.2f} times what the weights take: of what else it is the "
         "memory is not said"
     )
     return Judgement(_mark(is_same), f"{mib:,.0f} MiB", reason, "exact")

@@ -80,11 +80,12 @@ def _show(done: "Inspected", console: "Console") -> None:
     from study.inspect_tables import blocks_table, norms_table
 
     for one, found in done.subjects:
+        seen = ", which it was trained on, too" if one.saw_validation else ""
         print_line(console, f"model:   {one.name}, {one.source}")
         print_line(
             console,
-            f"images:  {found.images} of the validation images of {done.images.dataset}; accuracy "
-            f"{found.accuracy:.2%}",
+            f"images:  {found.images} of the validation images of {done.images.dataset}{seen}; "
+            f"accuracy {found.accuracy:.2%}",
         )
         for path in found.folded[:1]:
             print_line(

@@ -60,6 +60,7 @@ def measure(
     from study import data_dir
     from study.experiment_requests import parse_sizes
     from study.model_options import switches_of
+    from study.report_files import check_file
     from study.speed_tables import headline, task_table
     from study.speeds import MeasureRequest, parse_works
     from study.speeds import measure as measured
@@ -79,6 +80,8 @@ def measure(
         threads=threads,
         allow_unequal=allow_unequal,
     )
+    if output is not None:
+        check_file(output)
     settings = settings_from()
     data_dir.prepare(settings.data_dir)
     notes = console_on(stderr=True)

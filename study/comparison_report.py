@@ -15,7 +15,7 @@ from study.comparison_tables import (
     pairs_table,
     searches_table,
 )
-from study.equality import check_equal, inequalities
+from study.equality import inequalities, refuse, unlike_speeds
 from study.errors import IncompleteError, UnequalError, UnknownStudyError
 from study.report import Block, Report, Section
 from study.results import StudyResult, read_result
@@ -68,9 +68,10 @@ def read_compared(store: Store, asked: Asked) -> Compared:
         kinds = ", ".join(f"{result.name} is a {result.identity.kind}" for result in results)
         raise UnequalError(f"a search cannot be compared with runs of given values: {kinds}")
     sources = dict(_sources(store, results))
+    unequal = (*inequalities(results, sources), *unlike_speeds(results, asked.speeds))
     if not asked.allow_unequal:
-        check_equal(results, sources)
-    return Compared(results, sources, inequalities(results, sources), asked)
+        refuse(unequal)
+    return Compared(results, sources, unequal, asked)
 
 
 def report_of(compared: Compared, links: Sequence[tuple[str, str]] = ()) -> Report:
@@ -165,8 +166,8 @@ def _planned(compared: Compared) -> Iterator[Section]:
     yield Section("Curves", tuple(curves_charts(found)))
     if (chart := times_chart(found)) is not None:
         yield Section("Time against learning rate", (chart,))
-    if compared.sources:
-        searched = tuple(compared.sources[r.source] for r in compared.results if r.source)
+    of_fits = (compared.sources.get(result.source or "") for result in compared.results)
+    if searched := tuple(search for search in of_fits if search is not None):
         yield Section("How each was tuned", tuple(_search_blocks(searched, compared.unequal)))
 
 

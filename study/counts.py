@@ -14,7 +14,7 @@ class Counted:
 
     parameters: int
     macs: int  # multiply-adds of one image's forward pass
-    weights_bytes: int  # of parameters and buffers, as float32
+    weights_bytes: int  # of parameters and buffers as a file holds them, in float32
     dim: int  # of the first stage, for Swin; so too heads
     heads: int
     depth: int  # blocks
@@ -24,12 +24,11 @@ def counted_model(name: str, image: ImageShape) -> Counted:
     """Count the model called `name`; raises InputError."""
     model = variant(name).build_blank(image)
     found = profile(model, image)
-    tensors = [*model.parameters(), *model.buffers()]
     blocks = anatomy(model).blocks
     return Counted(
         parameters=found.parameters,
         macs=found.macs,
-        weights_bytes=sum(each.nbytes for each in tensors),
+        weights_bytes=sum(each.nbytes for each in model.state_dict().values()),
         dim=int(model.embed_dim),  # type: ignore[arg-type]  # timm's attributes are untyped
         heads=int(model.get_submodule(blocks[0]).attn.num_heads),  # type: ignore[union-attr, arg-type]
         depth=len(blocks),

@@ -7,6 +7,7 @@ from objectives.contenders import SAME_MACS
 from study.errors import UnequalError
 from study.identity import StudyIdentity
 from study.results import StudyResult
+from study.speeds import Speeds
 from study.words import counted, ranges
 
 _Shown = Callable[[StudyIdentity], str]
@@ -42,9 +43,8 @@ _BISECTION: dict[str, _Shown] = {
 }
 
 
-def check_equal(results: Sequence[StudyResult], sources: Mapping[str, StudyResult]) -> None:
+def refuse(found: Sequence[str]) -> None:
     """Raise UnequalError where studies differ in what a comparison must hold fixed."""
-    found = inequalities(results, sources)
     if found:
         raise UnequalError(
             f"{'; '.join(found)}. --allow-unequal compares them all the same, and every table "
@@ -67,6 +67,22 @@ def inequalities(
         elif (one.source is None) != (other.source is None):
             found[f"{one.name} and {other.name}: only one is the best of a search"] = None
     return tuple(found)
+
+
+def unlike_speeds(results: Sequence[StudyResult], speeds: Speeds | None) -> Iterator[str]:
+    """In what measured speeds are not those of the studies that they are shown beside."""
+    if speeds is None:
+        return
+    first = results[0].identity
+    for what, theirs, mine in (
+        ("data", speeds.dataset, first.dataset),
+        ("precision", speeds.precision, first.precision),
+    ):
+        if theirs != mine:
+            yield f"the speeds and {results[0].name} differ in {what}: {theirs}, and {mine}"
+    names = dict.fromkeys(result.identity.model for result in results)
+    if missing := [name for name in names if name not in speeds.models]:
+        yield f"the speeds are not those of {', '.join(missing)}"
 
 
 def unlike_conditions(results: Sequence[StudyResult]) -> tuple[str, ...]:

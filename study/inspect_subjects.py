@@ -40,6 +40,7 @@ class Subject:
     model: nn.Module
     card: Card | None  # None: the weights are random
     run: RunPlace | None  # where it is recorded
+    saw_validation: bool = False  # it was trained on these images, too, as far as is known
 
     def split(self, images: Split) -> Split:
         """`images` as its training saw them."""
@@ -78,7 +79,8 @@ def subject(found: Found, name: str, shape: ImageShape, seed: int) -> Subject:
     """`found` ready to be inspected; random weights are drawn by `seed`."""
     if found.trained is not None:
         told, model = found.trained
-        return Subject(name, found.source, model, told, found.run)
+        saw_validation = found.study is not None and found.study.is_joined
+        return Subject(name, found.source, model, told, found.run, saw_validation)
     torch.manual_seed(seed)
     source = f"randomly initialised with seed {seed}, not trained"
     return Subject(name, source, found.chosen.build(shape).eval(), None, None)

@@ -75,6 +75,7 @@ class Inspected:
                     "name": one.name,
                     "source": one.source,
                     "is_trained": one.card is not None,
+                    "saw_validation": one.saw_validation,
                     "run_id": None if one.run is None else one.run.run_id,
                     **found.as_dict(),
                 }

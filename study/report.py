@@ -1,11 +1,18 @@
 """A report as data: the verdict first, then tables, figures, methods and environment."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from study.charts import Chart
 from study.tabular import Tabular
 
 Block = str | Tabular | Chart  # a string is a paragraph
+
+
+def named(blocks: Iterable[Block], prefix: str) -> Iterator[Block]:
+    """Blocks whose names begin with `prefix`, as where the like stands twice in a report."""
+    for block in blocks:
+        yield block if isinstance(block, str) else replace(block, name=f"{prefix}-{block.name}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,10 @@ class Report:
     def charts(self) -> list[Chart]:
         """All figures, in order."""
         return [block for block in self._blocks() if isinstance(block, Chart)]
+
+    def __post_init__(self) -> None:
+        names = [block.name for block in self._blocks() if not isinstance(block, str)]
+        assert len(set(names)) == len(names), f"two tables or figures share a name: {names}"
 
     def _blocks(self) -> list[Block]:
         return [block for section in self.sections for block in section.blocks]

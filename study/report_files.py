@@ -1,8 +1,10 @@
 """Reports as files, and where people browse: in MLflow and in Optuna Dashboard."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 from models.errors import InputError
 from study.attachments import attach
@@ -26,9 +28,20 @@ def check_output(output: Path | None, format_: str) -> Path | None:
     if format_ not in FORMATS:
         raise InputError(f"unknown --format '{format_}'; write one of {', '.join(FORMATS)}")
     path = DEFAULT_FILE if output is None and format_ == "html" else output
-    if path is not None and not path.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {path.absolute().parent} to write {path.name} into")
+    if path is not None:
+        check_file(path)
     return path
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError where no file can be written there."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder} to write {path.name} into")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InputError(f"{path} cannot be written: permission denied; name another file with -o")
 
 
 def check_layout(layout: str, outside: Path | None) -> None:
@@ -95,7 +108,7 @@ def _write_markdown(report: Report, path: Path) -> list[str]:
     folder = path.with_name(f"{path.stem}-figures")
     folder.mkdir(exist_ok=True)
     pictures = [(name, picture) for name, picture in _pictures(report, folder)]
-    places = {name: f"{folder.name}/{picture.name}" for name, picture in pictures}
+    places = {name: quote(f"{folder.name}/{picture.name}") for name, picture in pictures}
     path.write_text(markdown(report, places))
     return [str(path), *(str(picture) for _, picture in pictures)]
 

@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from study.claims import STATUSES, Evidence, Finding, findings
 from study.comparison import cells, search_rows
 from study.comparison_charts import curves_charts, times_chart
-from study.report import Block, Report, Section
+from study.report import Block, Report, Section, named
 from study.reproduction import Reproduction, claims_of
 from study.results import StudyResult
 from study.search_charts import searches_chart
@@ -70,15 +69,15 @@ def _row(one: Finding) -> tuple[str, ...]:
 
 
 def _figures(evidence: Evidence) -> Iterator[Section]:
-    for title, speeds in (
-        ("Speed: the article's own loop", evidence.article_speeds),
-        ("Speed: steps alone, all blocks", evidence.own_speeds),
-        ("Speed: steps alone, one block in the BatchNorm models", evidence.own_one_block),
+    own = "Speed: steps alone,"
+    for prefix, title, speeds in (
+        ("loop", "Speed: the article's own loop", evidence.article_speeds),
+        ("steps", f"{own} all blocks", evidence.own_speeds),
+        ("one-block", f"{own} one block in the BatchNorm models", evidence.own_one_block),
+        *((s.models[0], f"Inference: {s.models[0]}", s) for s in evidence.inference),
     ):
         if speeds is not None:
-            yield Section(title, tuple(speed_blocks(speeds)))
-    for speeds in evidence.inference:
-        yield Section(f"Inference: {speeds.models[0]}", tuple(speed_blocks(speeds)))
+            yield Section(title, tuple(named(speed_blocks(speeds), prefix)))
     if evidence.sweeps:
         yield Section("Figures 3 to 6: all blocks", tuple(_curves(evidence.sweeps, "all-blocks")))
     if evidence.one_block:
@@ -93,5 +92,4 @@ def _curves(results: Sequence[StudyResult], name: str) -> Iterator[Block]:
     """Curves and times; charts of several sets of studies stand in one page, so names differ."""
     found = cells(results)
     times = times_chart(found)
-    for chart in (*curves_charts(found), *([times] if times else [])):
-        yield replace(chart, name=f"{name}-{chart.name}")
+    yield from named((*curves_charts(found), *([times] if times else [])), name)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from objectives.outcome import Outcome
-from study.charts import Bars, Chart, Line, Panel, Points
+from study.charts import Bars, Chart, Line, Panel, Points, Symbol
 from study.comparison import SearchRow
 from study.results import RunResult, StudyResult
 
@@ -48,8 +48,9 @@ def space_chart(results: Sequence[StudyResult]) -> Chart:
     return Chart(
         name="space",
         title="Learning rate and batch size of each trial",
-        panels=tuple(_space_panel(result) for result in results),
-        caption="Colour is validation accuracy as far as the trial was trained.",
+        panels=tuple(_space_panel(result, _range(results)) for result in results),
+        caption="Circles were trained to their end, triangles were pruned, crosses diverged or ran "
+        "out of memory. Colour is validation accuracy as far as the trial was trained.",
     )
 
 
@@ -71,28 +72,38 @@ def importances_chart(results: Sequence[StudyResult]) -> Chart | None:
     )
 
 
-def _space_panel(result: StudyResult) -> Panel:
-    symbols = {
-        "trained to its end": ("circle", (Outcome.COMPLETE,)),
-        "pruned": ("triangle", (Outcome.PRUNED,)),
-        "diverged or out of memory": ("cross", (Outcome.DIVERGED, Outcome.OOM)),
-    }
+_SYMBOLS: dict[Symbol, tuple[Outcome, ...]] = {
+    "circle": (Outcome.COMPLETE,),
+    "triangle": (Outcome.PRUNED,),
+    "cross": (Outcome.DIVERGED, Outcome.OOM),
+}
+
+
+def _space_panel(result: StudyResult, colours: tuple[float, float]) -> Panel:
     marks = []
-    for name, (symbol, outcomes) in symbols.items():
+    for symbol, outcomes in _SYMBOLS.items():
         runs = [run for run in result.runs if run.outcome in outcomes]
         marks.append(
             Points(
-                name,
+                "",  # the caption explains the symbols
                 tuple(run.lr for run in runs),
                 tuple(float(run.batch_size) for run in runs),
                 tuple(_told(run) for run in runs),
-                symbol,  # type: ignore[arg-type]  # one of those it knows
+                symbol,
                 tuple(run.val_accuracy for run in runs) if symbol != "cross" else None,
                 "validation accuracy" if symbol == "circle" else "",
+                colours,
             )
         )
     shown = tuple(mark for mark in marks if mark.x)
     return Panel(result.model, "learning rate", "batch size", shown, log_x=True)
+
+
+def _range(results: Sequence[StudyResult]) -> tuple[float, float]:
+    """Of the colours of all panels, from the lowest accuracy to the highest."""
+    runs = [run for result in results for run in result.runs]
+    known = [run.val_accuracy for run in runs if run.val_accuracy is not None]
+    return min(known, default=0.0), max(known, default=1.0)
 
 
 def _told(run: RunResult) -> str:

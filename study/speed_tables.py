@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
+from objectives.data_options import short_name
 from objectives.intervals import Interval
 from objectives.speed import Timing, gain
 from study.charts import Bars, Chart, Panel, Reference
@@ -19,6 +20,7 @@ def headline(speeds: Speeds) -> list[str]:
     cores = f" on cores {_cores(speeds)}" if speeds.cores else ""
     lines = [
         f"device:  {speeds.device}, {counted(speeds.threads, 'thread')}{cores}",
+        f"images:  {short_name(speeds.dataset)}",
         f"method:  turns in changing order, median and 95 % interval; ratios round by round, "
         f"{speeds.precision}, {speeds.execution}",
     ]

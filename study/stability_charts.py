@@ -118,6 +118,7 @@ def _heat(found: Sequence[Limit]) -> Heat:
             for row in rows
         ),
         values_label="share of runs that diverged",
+        values_range=(0.0, 1.0),
     )
 
 

@@ -20,15 +20,18 @@ from tests.integration.processes import (
     wait_for_line,
 )
 
+TRIALS = 12
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
 @pytest.fixture(scope="module")
 def links() -> Iterator[dict[str, str]]:
-    """The pages that `bnvit-study ui` prints for a study of 20 trials; all ends with it."""
+    """The pages that `bnvit-study ui` prints for a study; all ends with it."""
     with new_data_dir() as data_dir:
         code, _, err = finish(
-            start(f"{TINY_RUN} --trials 20 --epochs 1 --train-images 300", data_dir), timeout_s=240
+            start(f"{TINY_RUN} --trials {TRIALS} --epochs 1 --train-images 300", data_dir),
+            timeout_s=240,
         )
         assert code == 0, err
         ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
@@ -49,9 +52,7 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_optuna_dashboard_shows_the_study_and_its_20_trials(
-    page: Page, links: dict[str, str]
-) -> None:
+def test_optuna_dashboard_shows_the_study_and_its_trials(page: Page, links: dict[str, str]) -> None:
     page.goto(links["trials:"])
     expect(page.get_by_text(STUDY).first).to_be_visible()
     expect(page.get_by_role("heading", name="History")).to_be_visible()
@@ -59,18 +60,18 @@ def test_optuna_dashboard_shows_the_study_and_its_20_trials(
     expect(page.get_by_role("heading", name="Intermediate values")).to_be_visible()
     screenshot(page, "dashboard")
     page.goto(f"{links['trials:']}/trials")
-    expect(page.get_by_text("20 Trials")).to_be_visible()
+    expect(page.get_by_text(f"{TRIALS} Trials")).to_be_visible()
     expect(page.get_by_text("Best Trial")).to_be_visible()
     screenshot(page, "dashboard-trials")
 
 
 def test_mlflow_shows_the_runs_and_their_metrics(page: Page, links: dict[str, str]) -> None:
     page.goto(links["compare:"])
-    for number in (0, 19):
+    for number in (0, TRIALS - 1):
         link = page.get_by_role("link", name=f"{STUDY} #{number}", exact=True)
         expect(link).to_be_visible()
-    # 20 trials and their parent
-    expect(page.get_by_text("matching runs")).to_have_text(re.compile(r"\b21\b"))
+    # the trials and their parent
+    expect(page.get_by_text("matching runs")).to_have_text(re.compile(rf"\b{TRIALS + 1}\b"))
     expect(page.get_by_text("Model metrics")).to_be_visible()
     screenshot(page, "mlflow-comparison")
     page.get_by_role("link", name=f"{STUDY} #0", exact=True).click()

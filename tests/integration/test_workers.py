@@ -306,7 +306,7 @@ def local_workers(store: Store) -> list[int]:
 
 
 def test_run_replaces_a_worker_that_dies(stage: Stage, store: Store, study: str) -> None:
-    run = create(stage, study, 6, LONG, "--workers 2 --pruner none")
+    run = create(stage, study, 4, LONG, "--workers 2 --pruner none")
     until(lambda: has_rungs(store, study, 2) and len(local_workers(store)) == 2)
     os.kill(local_workers(store)[0], signal.SIGKILL)
     code, said = finish(run, 120)
@@ -314,7 +314,7 @@ def test_run_replaces_a_worker_that_dies(stage: Stage, store: Store, study: str)
     assert "a worker died (SIGKILL); another takes its place" in said
     assert any(row.attempt == 2 for row in show_study(store, study).trials)
     assert local_workers(store) == []
-    assert verdict(stage, study, 6).faults == {}
+    assert verdict(stage, study, 4).faults == {}
 
 
 def test_local_workers_leave_with_their_run(stage: Stage, store: Store, study: str) -> None:

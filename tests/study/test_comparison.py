@@ -17,7 +17,7 @@ from study.comparison_tables import (
     convergence_verdicts,
     pairs_table,
 )
-from study.equality import check_equal, inequalities
+from study.equality import inequalities, refuse
 from study.errors import UnequalError
 from study.report import Report
 from study.results import StudyResult
@@ -197,7 +197,7 @@ def test_what_is_unequal_is_refused_by_name_and_marked_everywhere(
     vit: StudyResult, other: StudyResult, said: str
 ) -> None:
     with pytest.raises(UnequalError, match=said) as error:
-        check_equal([vit, other], {})
+        refuse(inequalities([vit, other], {}))
     assert "--allow-unequal" in str(error.value)
     shown = compared(vit, other, allow_unequal=True)
     assert any(line.startswith("UNEQUAL: ") for line in shown.verdicts)
@@ -208,7 +208,7 @@ def test_what_is_unequal_is_refused_by_name_and_marked_everywhere(
 
 
 def test_equal_studies_are_not_called_unequal(vit: StudyResult) -> None:
-    check_equal([vit, worse()], {})
+    refuse(inequalities([vit, worse()], {}))
     assert not any("UNEQUAL" in line for line in compared(vit, worse()).verdicts)
 
 
