@@ -11,25 +11,32 @@ from objectives.article_loop import BLOCKS, TEST_BATCH_SIZE, ArticleViT, evaluat
 from objectives.contenders import LR, SEED, Entrant, Work
 from objectives.data import SearchData
 from objectives.datasets import MNIST_SHAPE
-from objectives.speed import Contender
+from objectives.stretch import Contender
 
 STEPS = 5  # of a stretch of training, which is one call
 ONE_BLOCK = "_oneblock"  # at the end of a name: of the blocks that are built one runs
 
 
 def article_contenders(
-    entrants: Sequence[Entrant], work: Work, data: SearchData, batch_size: int, device: torch.device
+    entrants: Sequence[Entrant],
+    work: Work,
+    data: SearchData,
+    batch_size: int,
+    device: torch.device,
+    is_reversed: bool = False,
 ) -> list[Contender]:
     """The article's models called like ours, training or evaluating as the article did.
 
-    Raises InputError for images that its models do not take.
+    Built one after another, or where `is_reversed` the last first. Raises InputError for images
+    that its models do not take.
     """
     if data.shape != MNIST_SHAPE:
         raise InputError(
             "the article's loop takes 28×28 pixels in one channel and 10 classes, as mnist and "
             "fashion-mnist have them; leave out the part speed"
         )
-    return [_contender(each, work, data, batch_size, device) for each in entrants]
+    ordered = entrants[::-1] if is_reversed else entrants
+    return [_contender(each, work, data, batch_size, device) for each in ordered]
 
 
 def evaluation_images(data: SearchData) -> int:

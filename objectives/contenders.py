@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,8 +22,8 @@ from objectives.order import batches
 from objectives.precision import Precision
 from objectives.recipe import TrainConfig
 from objectives.run import start
-from objectives.speed import Contender
 from objectives.steps import PlainStep
+from objectives.stretch import Contender
 
 LR = 5e-4  # the article's lowest; what a step takes does not depend on it
 SEED = 0
@@ -97,11 +98,23 @@ def inequality(entrants: Iterable[Entrant]) -> str:
     return ""
 
 
-def contenders(entrants: Iterable[Entrant], task: Task) -> list[Contender]:
-    """All that take part: each model, and in evaluation each that folds in that form, too."""
+def contenders(
+    entrants: Iterable[Entrant], task: Task, is_reversed: bool = False
+) -> list[Contender]:
+    """All that take part: each model, and in evaluation each that folds in that form, too.
+
+    Built one after another, or where `is_reversed` the last first.
+    """
+    makers = [maker for each in entrants for maker in _makers(each, task)]
+    return [make() for make in (makers[::-1] if is_reversed else makers)]
+
+
+def _makers(entrant: Entrant, task: Task) -> list[Callable[[], Contender]]:
     if task.work == "train":
-        return [_trained(each, task) for each in entrants]
-    return [found for each in entrants for found in _evaluated(each, task)]
+        return [partial(_trained, entrant, task)]
+    is_foldable = bool(entrant.profile.foldable_norms)
+    forms = (False, True) if is_foldable else (False,)
+    return [partial(_evaluated, entrant, is_folded, task) for is_folded in forms]
 
 
 def _trained(entrant: Entrant, task: Task) -> Contender:
@@ -129,17 +142,13 @@ def _trained(entrant: Entrant, task: Task) -> Contender:
     return _contender(entrant, entrant.name, lambda: step(pixels, labels), run.model, task, held)
 
 
-def _evaluated(entrant: Entrant, task: Task) -> list[Contender]:
-    """Forward passes at evaluation, of the model as it is and folded."""
+def _evaluated(entrant: Entrant, is_folded: bool, task: Task) -> Contender:
+    """Forward passes at evaluation, of the model as it is or folded."""
     torch.manual_seed(SEED)
-    built = entrant.variant.build(task.data.shape, entrant.switches).to(task.device).eval()
-    models = {entrant.name: built}
-    if entrant.profile.foldable_norms:
-        models[f"{entrant.name}, folded"] = fold(built).model
-    return [_forward(entrant, name, model, task) for name, model in models.items()]
-
-
-def _forward(entrant: Entrant, name: str, model: nn.Module, task: Task) -> Contender:
+    model = entrant.variant.build(task.data.shape, entrant.switches).to(task.device).eval()
+    name = f"{entrant.name}, folded" if is_folded else entrant.name
+    if is_folded:
+        model = fold(model).model
     merge_attention(model, task.execution.merged)
     pixels, _ = task.batch()
 

@@ -21,8 +21,9 @@ from objectives.intervals import Interval
 from objectives.order import batches
 from objectives.recipe import TrainConfig
 from objectives.run import Run, start
-from objectives.speed import Contender, Goal, Race, race
+from objectives.speed import Goal, Race, race
 from objectives.steps import PlainStep
+from objectives.stretch import Contender
 
 UNFLUSHED, FLUSHED = "as it is", "flushed"
 _DENORMAL = 1e-40  # in float32
@@ -69,7 +70,7 @@ def slowdown(config: TrainConfig, data: SearchData, steps: int, goal: Goal) -> S
             _contender(UNFLUSHED, False, run, step),
             _contender(FLUSHED, True, twin, _next_steps(twin, steps)),
         ]
-        found = race(both, _CPU, goal)
+        found = race(lambda is_reversed: both[::-1] if is_reversed else both, _CPU, goal)
     loss = loss if math.isfinite(loss) else math.nan
     return Slowdown(config.model, config.lr, config.batch_size, steps, loss, found)
 

@@ -2,39 +2,25 @@
 
 All contenders of a race do the same work on the same images in one process, in turns; what is
 compared is always one round with itself. Data loading is no part of it.
+
+Of two equal models the one that was built later is faster by half a per cent, as its weights and
+images lie closer together. So half of the rounds are of contenders built in the opposite order.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 import torch
-from torch import nn
 
 from objectives.calibration import Calibration, kernel_s
 from objectives.intervals import LEVEL, Interval, least_for_median, median_interval
-from objectives.turns import rounds, seconds
+from objectives.stretch import Build, Taken, stretch
 
-WARM_UP_S = 0.3  # of each contender, and at least WARM_UP_CALLS
-WARM_UP_CALLS = 3
-FIRST_LOOK = 15  # rounds before the intervals are looked at; doubled each time
+FIRST_LOOK = 30  # rounds before the intervals are looked at; doubled each time
 MOST_ATTEMPTS = 3  # at a measurement that the calibration calls in question
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One model at one task."""
-
-    name: str
-    call: Callable[[], object]  # a training step, or a forward pass, or several of them
-    model: nn.Module  # whose blocks are counted meanwhile
-    blocks: tuple[nn.Module, ...]
-    macs: int  # of one image's forward pass
-    images: int  # that one step takes
-    held: Callable[[], int]  # bytes that it keeps between two calls
-    steps: int = 1  # forward passes, with or without training, that one call makes
 
 
 @dataclass(frozen=True)
@@ -67,7 +53,7 @@ class Goal:
     half_width: float = 0.01  # of the ratios' intervals, as a share
     most_rounds: int = 480
     sample_s: float = 0.03  # that one sample takes at least, of so many calls
-    limit_s: float = 120.0  # of one attempt
+    limit_s: float = 120.0  # of one attempt, about
     family: int = 1  # ratios whose intervals are to hold together
     kernel_s: float = 1.0  # that the calibration kernel runs before, and after
 
@@ -119,12 +105,7 @@ def gain(ratio: Interval) -> Interval:
     return Interval(*(1 - 1 / each for each in (ratio.estimate, ratio.low, ratio.high)))
 
 
-def race(
-    contenders: Sequence[Contender],
-    device: torch.device,
-    goal: Goal,
-    best_s: float | None = None,
-) -> Race:
+def race(build: Build, device: torch.device, goal: Goal, best_s: float | None = None) -> Race:
     """Measure the contenders in turns, and again where the device was disturbed.
 
     `best_s`: the calibration kernel's best seconds on this device, if known.
@@ -133,98 +114,52 @@ def race(
     while True:
         attempts += 1
         before_s = kernel_s(device, goal.kernel_s)
-        timings, is_narrow = _attempt(contenders, device, goal)
+        timings, is_narrow = _attempt(build, device, goal)
         calibration = Calibration(before_s, kernel_s(device, goal.kernel_s), best_s)
         if not calibration.trouble or attempts == MOST_ATTEMPTS:
             return Race(timings, calibration, attempts, is_narrow)
 
 
-def _attempt(
-    contenders: Sequence[Contender], device: torch.device, goal: Goal
-) -> tuple[tuple[Timing, ...], bool]:
-    # As many of each: the first call of a sample finds the caches as another has left them.
-    calls = max(_warmed_up(each, device, goal.sample_s) for each in contenders)
-    peaks = {each.name: _peak_bytes(each, device) for each in contenders}
-    in_turns = rounds({each.name: _repeated(each.call, calls) for each in contenders}, device)
-    next(in_turns)  # whoever begins is slower by a tenth
-    counters = {each.name: _BlockCounter(each.blocks) for each in contenders}
-    began_s, looks = time.monotonic(), goal.looks()
-    taken: list[dict[str, float]] = []
-    try:
-        for one in in_turns:
-            taken.append(one)
-            is_late = time.monotonic() - began_s > goal.limit_s
-            is_over = is_late and len(taken) >= goal.least_rounds
-            if len(taken) in looks or is_over:
-                timings = tuple(_timing(each, calls, taken, counters, peaks) for each in contenders)
-                is_narrow = _is_narrow(timings, goal)
-                if is_narrow or is_over or len(taken) >= looks[-1]:
-                    break
-    finally:
-        in_turns.close()
-        for counter in counters.values():
-            counter.remove()
+def _attempt(build: Build, device: torch.device, goal: Goal) -> tuple[tuple[Timing, ...], bool]:
+    began_s, done = time.monotonic(), 0
+    stretches: list[list[Taken]] = []
+    for look in goal.looks():
+        left_s = goal.limit_s - (time.monotonic() - began_s)
+        enough = _enough((look - done + 1) // 2, time.monotonic() + left_s / 2, goal.least_rounds)
+        stretches.append(stretch(build, False, device, goal.sample_s, enough))
+        # The opposite order gets as many rounds, however long they take.
+        half = len(stretches[-1][0].samples_s)
+        as_many = _enough(half, math.inf, 0)
+        stretches.append(stretch(build, True, device, goal.sample_s, as_many))
+        done += 2 * half
+        timings = tuple(map(_timing, zip(*stretches, strict=True)))
+        is_narrow = _is_narrow(timings, goal)
+        if is_narrow or time.monotonic() - began_s > goal.limit_s:
+            break
     return timings, is_narrow
 
 
-class _BlockCounter:
-    """Counts the blocks of a model that run, by hooks."""
+def _enough(most: int, until_s: float, least: int) -> Callable[[int], bool]:
+    """Whether half of what a look needs has been taken, or as many as must be and time is over."""
 
-    def __init__(self, blocks: Sequence[nn.Module]) -> None:
-        self.count = 0
-        self._hooks = [block.register_forward_hook(self._note) for block in blocks]
+    def is_over(count: int) -> bool:
+        is_late = time.monotonic() > until_s and 2 * count >= least
+        return count >= most or is_late
 
-    def _note(self, *_: object) -> None:
-        self.count += 1
-
-    def remove(self) -> None:
-        """Count no more."""
-        for hook in self._hooks:
-            hook.remove()
+    return is_over
 
 
-def _warmed_up(contender: Contender, device: torch.device, sample_s: float) -> int:
-    """Warm up; returns how many calls make a sample."""
-    taken: list[float] = []
-    while len(taken) < WARM_UP_CALLS or sum(taken) < WARM_UP_S:
-        taken.append(seconds(contender.call, device))
-    return max(math.ceil(sample_s / min(taken)), 1)
-
-
-def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
-    def work() -> None:
-        for _ in range(times):
-            call()
-
-    return work
-
-
-def _peak_bytes(contender: Contender, device: torch.device) -> int | None:
-    """What the contender needs of the device's memory at most, without the others."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    contender.call()
-    return torch.cuda.max_memory_allocated(device) - before + contender.held()
-
-
-def _timing(
-    contender: Contender,
-    calls: int,
-    taken: Sequence[Mapping[str, float]],
-    counters: Mapping[str, _BlockCounter],
-    peaks: Mapping[str, int | None],
-) -> Timing:
-    steps = calls * contender.steps
+def _timing(taken: Sequence[Taken]) -> Timing:
+    """What several stretches gave of one contender."""
+    first = taken[0]
     return Timing(
-        name=contender.name,
-        samples_s=tuple(one[contender.name] / steps for one in taken),
-        images=contender.images,
-        blocks=len(contender.blocks),
-        blocks_executed=counters[contender.name].count / (len(taken) * steps),
-        macs=contender.macs,
-        peak_bytes=peaks[contender.name],
+        name=first.name,
+        samples_s=tuple(sample for one in taken for sample in one.samples_s),
+        images=first.images,
+        blocks=first.blocks,
+        blocks_executed=fmean(one.blocks_executed for one in taken),
+        macs=first.macs,
+        peak_bytes=first.peak_bytes,
     )
 
 

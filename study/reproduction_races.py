@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ class Races:
         tasks = []
         for work, size in sizes.items():
             self.say(f"measuring: the article's loop, {work}, batches of {size}")
-            contenders = article_contenders(entrants, work, data, size, self.device)
-            found = race(contenders, self.device, goal)
+            build = partial(article_contenders, entrants, work, data, size, self.device)
+            found = race(build, self.device, goal)
             tasks.append(TaskSpeeds(work, size, found, None))
         return speeds_of(entrants, tasks, request, "the article's loop", self._label)
 

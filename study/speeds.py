@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -188,11 +189,10 @@ def _measured(
     task: Task, entrants: Sequence[Entrant], request: MeasureRequest, settings: Settings
 ) -> TaskSpeeds:
     memory = KernelMemory(settings.data_dir / "calibration.json", task.device)
-    taking_part = contenders(entrants, task)
     # Those of the other tasks are not known yet, but they are at most as many as here and folded.
     most = max(2 * len(entrants) - 1, 1) * len(request.batch_sizes) * len(request.works)
     goal = Goal(request.half_width, limit_s=request.limit_s, family=most)
-    found = race(taking_part, task.device, goal, memory.best_s)
+    found = race(partial(contenders, entrants, task), task.device, goal, memory.best_s)
     memory.note(min(found.calibration.before_s, found.calibration.after_s))
     return TaskSpeeds(task.work, task.batch_size, found, _loading_s(task))
 

@@ -1,6 +1,7 @@
 """The article's times: its loop with all blocks, and with the one that ran."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from models.errors import InputError
 from models.registry import variant
 from models.switches import ImageShape
-from objectives import speed
+from objectives import stretch
 from objectives.article_contenders import article_contenders
 from objectives.article_loop import BLOCKS, ArticleViT, evaluation
 from objectives.contenders import Work, entrant
@@ -37,10 +38,10 @@ def test_one_block_is_what_the_later_ones_do_not_touch() -> None:
 def test_blocks_are_counted_while_the_articles_loop_is_timed(
     work: Work, subset: SearchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "WARM_UP_S", 0.01)
-    monkeypatch.setattr(speed, "WARM_UP_CALLS", 1)
+    monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
+    monkeypatch.setattr(stretch, "WARM_UP_CALLS", 1)
     entrants = [entrant(variant(name), None, subset) for name in NAMES]
-    found = race(article_contenders(entrants, work, subset, 10, CPU), CPU, QUICK)
+    found = race(partial(article_contenders, entrants, work, subset, 10, CPU), CPU, QUICK)
     assert [each.blocks_executed for each in found.timings] == [BLOCKS, 1]
     assert {each.images for each in found.timings} == {10 if work == "train" else 83}
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from objectives import speed
+from objectives import stretch
 from objectives.data import SearchData
 from objectives.denormals import FLUSHED, UNFLUSHED, flushing, is_flushing, one_thread, slowdown
 from objectives.speed import Goal
@@ -18,7 +18,7 @@ QUICK = Goal(half_width=0.5, most_rounds=15, sample_s=0.001, kernel_s=0.05)
 @pytest.fixture(autouse=True)
 def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short races; the thread is left as it was, whatever a test does to it."""
-    monkeypatch.setattr(speed, "WARM_UP_S", 0.01)
+    monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
     before = is_flushing()
     yield
     torch.set_flush_denormal(before)

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -11,22 +12,23 @@ from torch import nn
 
 from models.errors import InputError
 from models.registry import variant
-from objectives import speed
+from objectives import speed, stretch
 from objectives.calibration import Calibration, kernel_s
 from objectives.contenders import Entrant, Task, check_equal, contenders, entrant, inequality
 from objectives.data import SearchData
 from objectives.execution import FAST, PLAIN
 from objectives.intervals import LEAST_FOR_MEDIAN, Interval
-from objectives.speed import Contender, Goal, gain, race
+from objectives.speed import Goal, gain, race
+from objectives.stretch import Build, Contender
 from objectives.turns import rounds
 from tests.conftest import CPU, TINY
 
-QUICK = Goal(half_width=0.5, most_rounds=15, sample_s=0.001, kernel_s=0.05)
+QUICK = Goal(half_width=0.5, most_rounds=14, sample_s=0.001, kernel_s=0.05)
 
 
 @pytest.fixture(autouse=True)
 def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "WARM_UP_S", 0.01)
+    monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
 
 
 class Clock:
@@ -57,6 +59,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+def again(both: list[Contender]) -> Build:
+    """The same contenders, as if built anew."""
+    return lambda is_reversed: both[::-1] if is_reversed else both
+
+
 def entrants(data: SearchData, *names: str) -> list[Entrant]:
     return [entrant(variant(name), TINY, data) for name in names]
 
@@ -74,7 +81,8 @@ def test_rounds_call_each_once_in_changing_order(clock: Clock) -> None:
 
 
 def test_the_ratio_is_how_often_faster_a_contender_is(clock: Clock) -> None:
-    found = race([clock.contender("slow", 2e-3), clock.contender("fast", 1e-3)], CPU, QUICK)
+    both = [clock.contender("slow", 2e-3), clock.contender("fast", 1e-3)]
+    found = race(again(both), CPU, QUICK)
     ratio = found.ratio("fast")
     assert [ratio.low, ratio.high] == pytest.approx([2.0, 2.0])
     assert found.timings[1].images_per_s == pytest.approx(10_000)
@@ -82,15 +90,32 @@ def test_the_ratio_is_how_often_faster_a_contender_is(clock: Clock) -> None:
     assert (saved.estimate, saved.low, saved.high) == (0.5, 0.0, 0.75)
 
 
+def test_who_is_built_first_has_no_advantage(clock: Clock) -> None:
+    orders = []
+
+    def build(is_reversed: bool) -> list[Contender]:
+        names = ["b", "a"] if is_reversed else ["a", "b"]
+        orders.append(names)
+        return [clock.contender(name, s) for name, s in zip(names, (1.1e-3, 1e-3), strict=True)]
+
+    found = race(build, CPU, replace(QUICK, half_width=-1.0, most_rounds=60))
+    assert orders == [["a", "b"], ["b", "a"]] * 2
+    assert [timing.name for timing in found.timings] == ["a", "b"]
+    assert [sorted(timing.samples_s) for timing in found.timings] == [
+        pytest.approx([1e-3] * 30 + [1.1e-3] * 30)
+    ] * 2
+    assert found.ratio("b").contains(1.0)
+
+
 def test_a_race_goes_on_until_its_intervals_are_narrow(clock: Clock) -> None:
     both = [clock.contender("a", 1e-4), clock.contender("b", 1e-4)]
-    easy = race(both, CPU, replace(QUICK, half_width=1e-9, most_rounds=120))
-    assert (len(easy.timings[0].samples_s), easy.is_narrow) == (15, True)
-    never = race(both, CPU, replace(QUICK, half_width=-1.0, most_rounds=60))
+    easy = race(again(both), CPU, replace(QUICK, half_width=1e-9, most_rounds=120))
+    assert (len(easy.timings[0].samples_s), easy.is_narrow) == (30, True)
+    never = race(again(both), CPU, replace(QUICK, half_width=-1.0, most_rounds=60))
     assert (len(never.timings[0].samples_s), never.is_narrow) == (60, False)
-    late = race(both, CPU, replace(QUICK, half_width=-1.0, most_rounds=60, limit_s=0.0))
+    late = race(again(both), CPU, replace(QUICK, half_width=-1.0, most_rounds=60, limit_s=0.0))
     assert len(late.timings[0].samples_s) == LEAST_FOR_MEDIAN
-    assert list(Goal(most_rounds=200).looks()) == [15, 30, 60, 120]
+    assert list(Goal(most_rounds=200).looks()) == [30, 60, 120]
 
 
 def kernels(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> Callable[[], int]:
@@ -105,10 +130,10 @@ def test_a_disturbed_measurement_is_repeated_and_then_called_so(
 ) -> None:
     both = [clock.contender("a", 1e-4), clock.contender("b", 1e-4)]
     left = kernels(monkeypatch, 1.0, 1.2, 1.0, 1.01, 9.9)
-    found = race(both, CPU, QUICK)
+    found = race(again(both), CPU, QUICK)
     assert (found.attempts, found.trouble, left()) == (2, "", 1)
     kernels(monkeypatch, 1.0, 1.2, 1.0, 0.8, 1.0, 1.2)
-    found = race(both, CPU, QUICK)
+    found = race(again(both), CPU, QUICK)
     assert (found.attempts, found.trouble) == (3, "the device became 20% slower")
 
 
@@ -120,7 +145,8 @@ def test_a_device_that_was_faster_once_is_throttled_or_shared() -> None:
 
 def test_blocks_are_counted_while_they_are_timed(subset: SearchData) -> None:
     task = Task("train", 20, "float32", FAST, subset, CPU)
-    found = race(contenders(entrants(subset, "vit", "vitbn_oneblock"), task), CPU, QUICK)
+    both = entrants(subset, "vit", "vitbn_oneblock")
+    found = race(partial(contenders, both, task), CPU, QUICK)
     counted = {timing.name: (timing.blocks, timing.blocks_executed) for timing in found.timings}
     assert counted == {"vit": (2, 2.0), "vitbn_oneblock": (2, 1.0)}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
-from objectives import speed
+from objectives import speed, stretch
 from objectives.calibration import Calibration
 from objectives.intervals import Interval
 from objectives.speed import Race, Timing
@@ -24,7 +24,7 @@ EVEN = tuple(1.0 + 0.001 * (i % 3) for i in range(15))
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "WARM_UP_S", 0.01)
+    monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
     monkeypatch.setattr(speed, "MOST_ATTEMPTS", 1)
 
 
