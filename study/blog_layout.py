@@ -66,7 +66,10 @@ def read_outside(path: Path) -> Outside:
 
 
 def blog_report(
-    results: Sequence[StudyResult], speeds: Speeds | None, outside: Outside | None
+    results: Sequence[StudyResult],
+    speeds: Speeds | None,
+    outside: Outside | None,
+    links: Sequence[tuple[str, str]] = (),
 ) -> Report:
     """The blog's tables of these studies; they may differ in size, as those of the blog do."""
     found = tuple(_entries(results))
@@ -79,6 +82,7 @@ def blog_report(
             Section("Models", (models_table(found, speeds, outside, unequal),)),
             Section("Variants of each backbone", (matrix_table(found, unequal),)),
         ),
+        links=tuple(links),
     )
 
 

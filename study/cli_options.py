@@ -149,9 +149,16 @@ def print_view(console: "Console", view: "RenderableType") -> None:
 
 
 def print_table(console: "Console", table: "Tabular") -> None:
-    """Print a table under its title, and its notes below it."""
+    """Print a table under its title, and its notes below it.
+
+    One that is wider than the terminal is printed row by row, as nothing of it may be cut off.
+    """
     print_line(console, f"\n{table.title}")
-    print_view(console, table.to_rich())
+    if table.width <= console.width:
+        print_view(console, table.to_rich())
+    else:
+        for line in table.to_records():
+            print_line(console, line)
     for note in table.notes:
         print_line(console, note)
 

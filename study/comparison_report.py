@@ -18,7 +18,7 @@ from study.comparison_tables import (
 from study.equality import inequalities, refuse, unlike_speeds
 from study.errors import IncompleteError, UnequalError, UnknownStudyError
 from study.report import Block, Report, Section
-from study.results import StudyResult, read_result
+from study.results import StudyResult, read_result, told_apart
 from study.search_charts import importances_chart, searches_chart, space_chart
 from study.speed_tables import speed_blocks, speed_verdicts
 from study.speeds import Speeds
@@ -57,12 +57,12 @@ def read_compared(store: Store, asked: Asked) -> Compared:
 
     Raises UnknownStudyError, IncompleteError, UnequalError, or InputError for a stability study.
     """
-    results = tuple(read_result(store, name) for name in asked.studies)
+    results = told_apart([read_result(store, name) for name in asked.studies])
     for result in results:
         if result.identity.kind == "stability":
             raise InputError(
-                f"'{result.name}' is a stability study, whose tables the command that trained it "
-                "shows; compare fits, sweeps or searches"
+                f"'{result.name}' is a stability study: 'bnvit-study report' tells of these by "
+                "themselves; compare fits, sweeps or searches"
             )
     if len({result.identity.is_planned for result in results}) > 1:
         kinds = ", ".join(f"{result.name} is a {result.identity.kind}" for result in results)

@@ -44,8 +44,8 @@ class Report:
         return [block for block in self._blocks() if isinstance(block, Chart)]
 
     def __post_init__(self) -> None:
-        names = [block.name for block in self._blocks() if not isinstance(block, str)]
-        assert len(set(names)) == len(names), f"two tables or figures share a name: {names}"
+        for names in ([each.name for each in self.tables], [each.name for each in self.charts]):
+            assert len(set(names)) == len(names), f"one of these names stands twice: {names}"
 
     def _blocks(self) -> list[Block]:
         return [block for section in self.sections for block in section.blocks]

@@ -1,7 +1,8 @@
 """What the runs of a study gave: read from the store alone, for comparisons and reports."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -63,11 +64,12 @@ class StudyResult:
     versions: Mapping[str, str]
     seen: Overview
     source_trials: int | None = None  # of its source by then; None: no source, or not recorded
+    label: str = ""  # what it is called beside others of its model
 
     @property
     def model(self) -> str:
         """For tables: with its precision where that is not the usual one."""
-        return self.identity.title
+        return self.label or self.identity.title
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
@@ -108,6 +110,17 @@ def read_result(store: Store, name: str) -> StudyResult:
         versions=attrs.get(VERSIONS_KEY, {}),
         seen=seen,
         source_trials=attrs.get(SOURCE_TRIALS_KEY),
+    )
+
+
+def told_apart(results: Sequence[StudyResult]) -> tuple[StudyResult, ...]:
+    """The same, where models are called alike with the names of their studies."""
+    count = Counter(result.model for result in results)
+    return tuple(
+        replace(result, label=f"{result.model} ({result.name})")
+        if count[result.model] > 1
+        else result
+        for result in results
     )
 
 

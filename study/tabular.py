@@ -3,16 +3,19 @@
 import csv
 import io
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from study.tables import plain_table
 
 _TEXTS = ("verdict", "device", "computed")  # headings of columns that hold no figures
 _LONG = 48  # characters, from which the cells of a column are folded
+_GAP = 2  # characters between columns
 _LEAST_WIDTH = 10  # characters, of a column of a terminal with a long heading
 
 
@@ -43,8 +46,27 @@ class Tabular:
                 min_width=_LEAST_WIDTH if is_long else None,
             )
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # no markup: a name may have brackets
         return table
+
+    @property
+    def width(self) -> int:
+        """Characters that it takes in a terminal at least."""
+        cells = [self._longest(column) for column in range(len(self.headings))]
+        parts = [max(heading.split(), key=len, default="") for heading in self.headings]
+        widths = [
+            _LEAST_WIDTH if len(cell) > _LONG else max(len(cell), len(part))
+            for cell, part in zip(cells, parts, strict=True)
+        ]
+        return sum(widths) + _GAP * len(widths)
+
+    def to_records(self) -> Iterator[str]:
+        """Lines, one a cell, with its heading: for where there is no room for columns."""
+        longest = max(map(len, self.headings))
+        for row in self.rows:
+            yield row[0]
+            for heading, cell in zip(self.headings[1:], row[1:], strict=True):
+                yield f"    {heading:<{longest}}  {cell}".rstrip()
 
     def to_markdown(self) -> str:
         """A table of GitHub's Markdown, its title and notes as paragraphs."""

@@ -23,6 +23,8 @@ from study.experiment_requests import fit_of_study, planned, sweep_of
 from study.identity import StudyIdentity
 from study.patience import Patience
 from study.plan import COMPUTED, CURVE, Plan
+from study.report_html import html
+from study.report_layouts import laid_out
 from study.request import Request
 from study.results import RunResult, StudyResult, read_result
 from study.service import Session, open_session
@@ -271,10 +273,20 @@ def test_models_are_studies_of_their_own_and_alike(
     assert (
         "learning rates: 3 and 2 steps, and 3 and 5 steps" in inequalities([result, other], {})[0]
     )
-    with pytest.raises(InputError, match="is a stability study, whose tables the command"):
+    with pytest.raises(InputError, match="is a stability study: 'bnvit-study report'"):
         read_compared(store, Asked((result.name,)))
     with pytest.raises(InputError, match="is a stability study, no search"):
         fit_of_study(result.seen, request, Plan("fit", ((0.0, 0),), 2, "train"))
+
+
+def test_a_report_shows_its_limits_tables_and_figures(
+    result: StudyResult, store: Store, settings: Settings
+) -> None:
+    told = laid_out(store, settings, Asked((result.name,)), "comparison", None)
+    assert [line.startswith("vitbn, batch size") for line in told.verdicts] == [True, True]
+    assert [table.name for table in told.tables][:2] == ["limits", "rates"]
+    assert {chart.name for chart in told.charts} == {"accuracy", "map", "limits"}
+    assert "Share of runs that diverged" in html(told)
 
 
 def run_of(lr: float, seed: int, accuracy: float | None, loss: float = 1.0) -> RunResult:
