@@ -110,8 +110,8 @@ def models_table(
         name="blog-models",
         title="Models",
         headings=(
-            *("model", "lr", "batch size", "top-1 %", "params M", "img/s", "GMACs"),
-            *("dim", "heads", "depth", *known.headings),
+            *("model", "top-1 %", "params M", "img/s", "GMACs"),
+            *("dim", "heads", "depth", "lr", "batch size", *known.headings),
         ),
         rows=tuple((*_row(entry, speeds), *_outside(entry, known)) for entry in entries),
         notes=(*notes, *unequal),
@@ -148,12 +148,12 @@ def _entries(results: Sequence[StudyResult]) -> Iterator[Entry]:
 def _row(entry: Entry, speeds: Speeds | None) -> Iterator[str]:
     computed = next((run.computed for run in entry.cell.runs if run.computed), {})
     yield str(entry.name)
-    yield from (f"{entry.cell.lr:.3g}", str(entry.cell.batch_size))
     yield entry.top1
     yield f"{computed['parameters'] / 1e6:.1f}" if computed else ""
     yield _images_per_s(entry, speeds)
     yield f"{computed['multiply_adds'] / 1e9:.4g}" if computed else ""
     yield from (entry.sizes.dim, entry.sizes.heads, entry.sizes.depth)
+    yield from (f"{entry.cell.lr:.3g}", str(entry.cell.batch_size))
 
 
 def _images_per_s(entry: Entry, speeds: Speeds | None) -> str:

@@ -17,11 +17,13 @@ from study.comparison_tables import (
     convergence_verdicts,
     pairs_table,
 )
-from study.equality import inequalities, refuse
+from study.equality import inequalities, refuse, unlike_speeds
 from study.errors import UnequalError
 from study.report import Report
-from study.results import StudyResult
+from study.results import StudyResult, told_apart
+from tests.conftest import SUBSET
 from tests.study.results import COMPUTED, result_of, run_of
+from tests.study.test_speeds import made
 
 LN = (0.970, 0.972, 0.968, 0.971, 0.969)
 SLOW = (0.5, 0.8, 0.9, 0.98)
@@ -205,6 +207,22 @@ def test_what_is_unequal_is_refused_by_name_and_marked_everywhere(
     assert comparing
     for table in comparing:
         assert any(note.startswith("UNEQUAL: ") for note in table.notes), table.name
+
+
+def test_speeds_of_something_else_are_unequal(vit: StudyResult) -> None:
+    speeds = replace(made(1.0), dataset="cifar10", precision="bf16", models=("vit",))
+    said = list(unlike_speeds([vit, worse()], speeds))
+    assert any("differ in data: cifar10, and idx:" in line for line in said)
+    assert any("differ in precision: bf16, and float32" in line for line in said)
+    assert said[-1] == "the speeds are not those of vitbn"
+    alike = replace(speeds, dataset=SUBSET, precision="float32", models=("vit", "vitbn"))
+    assert list(unlike_speeds([vit, worse()], alike)) == []
+
+
+def test_models_that_are_called_alike_are_told_apart(vit: StudyResult) -> None:
+    other = replace(vit, name="with-dropout")
+    names = [result.model for result in told_apart([vit, other, worse()])]
+    assert names == ["vit (made-vit)", "vit (with-dropout)", "vitbn"]
 
 
 def test_equal_studies_are_not_called_unequal(vit: StudyResult) -> None:

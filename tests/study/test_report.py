@@ -11,17 +11,19 @@ from pathlib import Path
 import mlflow
 import optuna_dashboard
 import pytest
+from rich.console import Console
 
 from models.errors import InputError
 from study import report_text
 from study.attachments import dashboard_files
 from study.charts import Chart, Line, Panel
+from study.cli_options import print_table
 from study.comparison_report import Asked, Compared, read_compared, report_of
 from study.comparison_requests import named_studies
 from study.errors import IncompleteError, UnequalError
 from study.experiment_requests import planned
 from study.plan import Plan
-from study.report import Report, Section
+from study.report import Report, Section, named
 from study.report_files import check_output, publish_report, write_report
 from study.report_html import html
 from study.request import Request
@@ -82,6 +84,37 @@ def test_all_forms_say_the_same() -> None:
     assert "| name | x \\| y |" in text
     assert "![A chart](c.png)" in text
     assert "a note" in text
+
+
+def test_a_table_wider_than_the_terminal_is_printed_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wide = replace(TABLE, headings=("name", "a heading"), rows=(("<b>", "1" * 40), ("[red]", "2")))
+    for width in (120, 30):
+        print_table(Console(width=width, force_terminal=True, color_system=None), wide)
+        said = capsys.readouterr().out
+        assert "1" * 40 in said
+        assert "[red]" in said
+        assert ("    a heading  2" in said) == (width == 30)
+
+
+def test_two_figures_of_one_name_are_refused_and_can_be_told_apart() -> None:
+    with pytest.raises(AssertionError, match="stands twice"):
+        replace(REPORT, sections=(*REPORT.sections, REPORT.sections[1]))
+    again = Section("Third", tuple(named(REPORT.sections[1].blocks, "other")))
+    told = replace(REPORT, sections=(*REPORT.sections, again))
+    assert [chart.name for chart in told.charts] == ["c", "other-c"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("nowhere/report.html", "there is no folder"), (".", "is a folder; name a file in it")],
+)
+def test_a_report_is_not_made_where_it_cannot_be_written(
+    tmp_path: Path, place: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        check_output(tmp_path / place, "html")
 
 
 def test_a_page_loads_nothing_and_escapes_what_it_is_told() -> None:
