@@ -9,8 +9,9 @@ from torch import nn
 
 from objectives.turns import rounds, seconds
 
-WARM_UP_S = 0.3  # of each contender, and at least WARM_UP_CALLS
+WARM_UP_S = 0.3  # of each contender, and at least WARM_UP_CALLS …
 WARM_UP_CALLS = 3
+MOST_WARM_UP_S = 2.0  # … if they do not take longer than this
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _BlockCounter:
 def _warmed_up(contender: Contender, device: torch.device, sample_s: float) -> int:
     """Warm up; returns how many calls make a sample."""
     taken: list[float] = []
-    while len(taken) < WARM_UP_CALLS or sum(taken) < WARM_UP_S:
+    while sum(taken) < (WARM_UP_S if len(taken) >= WARM_UP_CALLS else MOST_WARM_UP_S):
         taken.append(seconds(contender.call, device))
     return max(math.ceil(sample_s / min(taken)), 1)
 

@@ -12,7 +12,16 @@ from pathlib import Path
 
 # Imported once, then forked: a worker that starts in 0.1 s instead of 4 s of a busy processor
 # leaves that for training, however often it is killed.
-PRELOADED = ["study.entry", "study.joining", "study.replay", "study.mlflow_tracker", "scipy.stats"]
+PRELOADED = [
+    "study.entry",
+    "study.conduct",
+    "study.joining",
+    "study.replay",
+    "study.mlflow_tracker",
+    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports it with its first database …
+    "torch._dynamo",  # … and torch this with its first optimizer
+    "scipy.stats",
+]
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(PRELOADED)
