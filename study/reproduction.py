@@ -62,9 +62,9 @@ class Reproduction:
         if self.switches is not None and not isinstance(self.switches, ViTSwitches):
             raise InputError("--set is about the article's models; leave it out")
 
-    def command(self, part: Part) -> str:
-        """The command line that runs one part with the same budget."""
-        words = ["bnvit-study", "reproduce", self.source, "--only", part]
+    def command(self, *parts: Part) -> str:
+        """The command line that runs these parts with the same budget."""
+        words = ["bnvit-study", "reproduce", self.source, "--only", ",".join(parts)]
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in ("source", "parts", "switches") and value != field.default:

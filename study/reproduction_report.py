@@ -7,7 +7,7 @@ from study.claims import STATUSES, Evidence, Finding, findings
 from study.comparison import cells, search_rows
 from study.comparison_charts import curves_charts, times_chart
 from study.report import Block, Report, Section, named
-from study.reproduction import Reproduction, claims_of
+from study.reproduction import SOURCE_PARTS, Reproduction, claims_of
 from study.results import StudyResult
 from study.search_charts import searches_chart
 from study.speed_tables import speed_blocks
@@ -25,6 +25,9 @@ _MARKS = (
 )
 
 
+_ASKED = "All parts with this budget, what earlier commands ran of it included: "
+
+
 def reproduction_report(asked: Reproduction, evidence: Evidence) -> Report:
     """All claims of the source, judged by what there is."""
     found = findings(claims_of(asked.source), evidence)
@@ -35,7 +38,7 @@ def reproduction_report(asked: Reproduction, evidence: Evidence) -> Report:
         sections=(
             *(Section(place.capitalize(), (_table(place, found),)) for place in _places(found)),
             *_figures(evidence),
-            Section("Methods", (_MARKS,)),
+            Section("Methods", (_MARKS, f"{_ASKED}{asked.command(*SOURCE_PARTS[asked.source])}")),
         ),
     )
 
