@@ -1,8 +1,10 @@
 """How evidence becomes a mark: intervals against what was published, and budgets in words."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
-from models.switches import non_default
+from models.registry import variant
+from objectives.datasets import MNIST_SHAPE
 from objectives.intervals import Interval
 from study.claims import Status
 from study.identity import StudyIdentity
@@ -61,8 +63,10 @@ def short_of_article(results: Sequence[StudyResult], besides: str = "") -> str:
 
 def _other_switches(identity: StudyIdentity, besides: str) -> str:
     """In what a model is not the article's."""
-    told = non_default(identity.model_switches)
-    return ", ".join(f"{name} {value}" for name, value in told.items() if name != besides)
+    usual = asdict(variant(identity.model).resolved(None, MNIST_SHAPE))
+    told = asdict(identity.model_switches).items()
+    others = [(name, value) for name, value in told if value != usual[name] and name != besides]
+    return ", ".join(f"{name} {value}" for name, value in others)
 
 
 def budget_of(results: Sequence[StudyResult]) -> str:

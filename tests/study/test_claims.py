@@ -91,7 +91,9 @@ def test_a_ratio_at_a_setting_that_was_not_raced_is_not_judged() -> None:
 def trained(model: str, curve: Sequence[float], images: int = 55_000) -> StudyResult:
     """Six runs of the article's length at its largest learning rate."""
     runs = [run_of(seed, curve[-1], (1e-2, 100), curve) for seed in range(1, 7)]
-    return result_of(model, runs, dataset="mnist", epochs=30, train_images=images, switches={})
+    return result_of(
+        model, runs, dataset="mnist", epochs=30, train_images=images, switches={"patch_size": 7}
+    )
 
 
 def stability(vit: Sequence[float], bn: Sequence[float]) -> dict[str, Finding]:
@@ -122,7 +124,8 @@ def test_what_is_not_the_articles_training_is_said() -> None:
     assert short_of_article([trained("vit", LEARNT)]) == ""
     small = trained("vit", LEARNT, images=2_000)
     assert "2,000 training images of 55,000" in short_of_article([small])
-    other = replace(small, identity=replace(small.identity, switches={"depth": 2}))
+    switches = {"patch_size": 7, "depth": 2}
+    other = replace(small, identity=replace(small.identity, switches=switches))
     assert "models with depth 2" in short_of_article([other])
     tuned = replace(trained("vit", LEARNT), source="search", source_trials=3)
     assert short_of_article([tuned]) == "the best of 3 trials of 20"
