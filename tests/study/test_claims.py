@@ -124,8 +124,8 @@ def test_what_is_not_the_articles_training_is_said() -> None:
     assert short_of_article([trained("vit", LEARNT)]) == ""
     small = trained("vit", LEARNT, images=2_000)
     assert "2,000 training images of 55,000" in short_of_article([small])
-    switches = {"patch_size": 7, "depth": 2}
-    other = replace(small, identity=replace(small.identity, switches=switches))
+    deep = replace(small.identity, switches={"patch_size": 7, "depth": 2})
+    other = replace(small, identity=deep)
     assert "models with depth 2" in short_of_article([other])
     tuned = replace(trained("vit", LEARNT), source="search", source_trials=3)
     assert short_of_article([tuned]) == "the best of 3 trials of 20"
