@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def least_for_median(level: float) -> int:
     return count
 
 
+@cache
 def _coverage(count: int, depth: int) -> float:
     """How often the median lies between the `depth`-th smallest and the `depth`-th largest."""
     tail = sum(math.comb(count, k) for k in range(depth))
