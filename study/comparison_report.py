@@ -141,12 +141,12 @@ def _losses(found: Sequence[Cell]) -> Iterator[str]:
         if cell.out_of_memory:
             yield (
                 f"memory: {cell.model} ran out of it in {cell.out_of_memory} of {len(cell.runs)} "
-                f"runs at lr {cell.lr:g}, batch size {cell.batch_size}; these count nowhere"
+                f"runs at lr {cell.lr:.3g}, batch size {cell.batch_size}; these count nowhere"
             )
     for cell in lost:
         yield (
             f"stability: {cell.model} diverged in {cell.diverged} of {len(cell.runs)} runs at lr "
-            f"{cell.lr:g}, batch size {cell.batch_size}"
+            f"{cell.lr:.3g}, batch size {cell.batch_size}"
         )
 
 

@@ -178,7 +178,7 @@ def _shown_at_least(found: Comparison) -> str:
 
 
 def _title(cell: Cell, reference: Cell) -> str:
-    values = f"lr {cell.lr:g}, batch size {cell.batch_size}"
+    values = f"lr {cell.lr:.3g}, batch size {cell.batch_size}"
     if (cell.lr, cell.batch_size) == (reference.lr, reference.batch_size):
         return f"{cell.model} against {reference.model} at {values}"
     own = f"lr {reference.lr:.3g}, batch size {reference.batch_size}"
