@@ -35,8 +35,9 @@ def ratio_judged(
     explained = {
         "confirmed": f"with one block, as the article ran it, {one.estimate:.2f}: the published "
         f"ratio to within {TOLERANCE:.0%}",
-        "refuted": f"with one block, as the article ran it, {one.estimate:.2f}, which is not the "
-        "published ratio either",
+        "refuted": f"with one block, as the article ran it, {one.estimate:.2f}: one block gives "
+        f"{published:g} where {_beside_blocks(published):.0%} of ViT's time is not its blocks' but "
+        f"loading and the like, which here is {_beside_blocks(one.estimate):.0%}",
     }.get(is_one, f"with one block {one.estimate:.2f}, which may be the published ratio")
     reason = f"with all {BLOCKS} blocks {model} {_ACTIVITY[work]} {six.estimate:.2f} times as fast"
     status = placed(six, low, high) if is_raced else "undecided"
@@ -47,6 +48,14 @@ def ratio_judged(
         f"{_trouble(task)}{elsewhere}{reason}; {explained}",
         race_budget(speeds, task),
     )
+
+
+def _beside_blocks(ratio: float) -> float:
+    """The share f of ViT's time outside of its blocks, by how much faster it is with one block.
+
+    ratio = 1 / (f + (1 − f) / BLOCKS)
+    """
+    return max((BLOCKS / ratio - 1) / (BLOCKS - 1), 0.0)
 
 
 def gain_judged(evidence: Evidence, work: Work) -> Judgement:

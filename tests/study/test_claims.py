@@ -72,6 +72,10 @@ def test_a_ratio_of_one_block_is_no_ratio_of_six() -> None:
     assert told.status == "refuted"
     assert "with all 6 blocks vitbnffn trains 1.00 times as fast" in told.reason
     assert "with one block, as the article ran it, 2.70: the published ratio" in told.reason
+    slow = Evidence(article_speeds=loop_speeds({**FAST, "vitbnffn_oneblock": 4.0}))
+    other = ratio_judged(slow, "vitbnffn", "train", 2.5, True)
+    assert "one block gives 2.5 where 28% of ViT's time is not its blocks'" in other.reason
+    assert "here is 10%" in other.reason
     gained = gain_judged(Evidence(article_speeds=loop_speeds(FAST)), "train")
     assert gained.status == "refuted"
     honest = {**FAST, "vitbnffn": 2.7, "vitbn": 2.6}
