@@ -3,8 +3,8 @@
 All contenders of a race do the same work on the same images in one process, in turns; what is
 compared is always one round with itself. Data loading is no part of it.
 
-Of two equal models the one that was built later is faster by half a per cent, as its weights and
-images lie closer together. So half of the rounds are of contenders built in the opposite order.
+Of two equal models the one that was built later is faster by half a per cent; why is not known. So
+half of the rounds are of contenders built in the opposite order.
 """
 
 import math
