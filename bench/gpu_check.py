@@ -145,9 +145,12 @@ def first_sync(
         torch.cuda.set_sync_debug_mode("error" if inside else "default")
         return False
 
-    def refuse(_: torch.device) -> None:
+    wait = torch.cuda.synchronize
+
+    def refuse(device: torch.device | None = None) -> None:
         if torch.cuda.get_sync_debug_mode():
             raise RuntimeError("called a synchronizing function")
+        wait(device)
 
     try:
         with patch.object(torch.cuda, "synchronize", refuse):
@@ -235,11 +238,16 @@ def main() -> int:
         data = load_search_data(dataset(f"idx:{args.data}", Path()))
     except BnvitError as error:
         parser.error(str(error))
-    rows = [check(model, way, data, device, images) for model in args.models for way in WAYS]
     machine = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     print(f"{datetime.now():%Y-%m-%d %H:%M}, {machine}, torch {torch.__version__}, {args.data}")
-    print(f"float32 is without TF32; batch {BATCH_SIZE}, Adam lr {LR:g}", HEADINGS, *rows, sep="\n")
-    return 0 if all(row.ok for row in rows) else 1
+    print(f"float32 is without TF32; batch {BATCH_SIZE}, Adam lr {LR:g}", HEADINGS, sep="\n")
+    passed = []
+    for model in args.models:
+        for way in WAYS:
+            row = check(model, way, data, device, images)
+            print(row, flush=True)
+            passed.append(row.ok)
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What a search sees of a data set: train and validation; the test images are for the last word."""
 
-import os
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +9,7 @@ from models.errors import InputError
 from models.switches import ImageShape
 from objectives.datasets import Dataset, split_order, validation_count
 from objectives.errors import DataError
+from objectives.hardware import memory_bytes
 from objectives.images import Images, Split, channel_statistics
 
 MEMORY_SHARE = 0.5  # of the memory of a machine, or of this process's on a GPU, for the images
@@ -27,7 +27,7 @@ class SearchData:
     def to(self, device: torch.device) -> "SearchData":
         """The same data for use on `device`: loaded where its memory allows, else by batches."""
         size_bytes = self.train.size_bytes + self.validation.size_bytes
-        load = size_bytes <= MEMORY_SHARE * _memory_bytes(device)
+        load = size_bytes <= MEMORY_SHARE * memory_bytes(device)
         train, validation = (split.to(device, load) for split in (self.train, self.validation))
         return replace(self, train=train, validation=validation)
 
@@ -82,10 +82,3 @@ def _shape(found: Images) -> ImageShape:
     if height != width:
         raise DataError(f"images of {height}×{width} pixels are not square; set --image-size")
     return ImageShape(channels, height, found.classes)
-
-
-def _memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        share = torch.cuda.get_per_process_memory_fraction(device)
-        return int(torch.cuda.get_device_properties(device).total_memory * share)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,5 +1,6 @@
 """What something ran on, in words."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -22,3 +23,17 @@ def device_label(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({processor()})"
+
+
+def cuda_index(device: torch.device) -> int:
+    """The number of a CUDA device, which "cuda" alone leaves to the current one."""
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory of `device`: this process's share of the GPU's, or the machine's."""
+    if device.type == "cuda":
+        index = cuda_index(device)  # the fraction is not told of a device without a number
+        share = torch.cuda.get_per_process_memory_fraction(index)
+        return int(torch.cuda.get_device_properties(index).total_memory * share)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -94,7 +94,7 @@ CompileOption = Annotated[
     typer.Option(
         "--compile",
         help="Compile the training step (on CUDA: record it as a graph): on, off or auto, "
-        "where that pays on a CPU.",
+        "which is on CUDA always, on a CPU where it pays.",
     ),
 ]
 WorkersOption = Annotated[

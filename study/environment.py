@@ -34,11 +34,6 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def cuda_index(device: torch.device) -> int:
-    """The number of a CUDA device, which "cuda" alone leaves to the current one."""
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result."""

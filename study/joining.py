@@ -10,11 +10,12 @@ from contextlib import ExitStack
 import torch
 
 from objectives.compiling import keep_in
+from objectives.hardware import cuda_index
 from study import data_dir
 from study.connections import hurry
 from study.crew import ParentWatch
 from study.docket import Docket, check_checkpoints
-from study.environment import cuda_index, device_of
+from study.environment import device_of
 from study.errors import StoreAwayError
 from study.logs import be_brief, identify
 from study.patience import Patience

@@ -8,14 +8,16 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from objectives import objective
+from objectives.hardware import memory_bytes
 from objectives.objective import Result
 from objectives.outcome import Outcome
 from objectives.run import Run
-from study import memory, slots
+from study import slots
 from study.beat import Progress
 from study.best import best_rank, rank
 from study.job import Job, computed
 from study.leases import Claim, LeaseLostError
+from study.memory import MEMORY_KEY
 from study.plan import COMPUTED, CURVE, TEST
 from study.recorder import NullRecorder, TrialRecorder, known
 from study.samplers import sampler
@@ -104,7 +106,7 @@ class Ledger:
             if result.reason:
                 self._set_attr("reason", result.reason)
             if result.outcome is Outcome.OOM:
-                self._set_attr(memory.MEMORY_KEY, memory.total_bytes(self.job.device))
+                self._set_attr(MEMORY_KEY, memory_bytes(self.job.device))
             objective.tell(self.trial, result)
         self.write()
 

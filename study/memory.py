@@ -2,28 +2,18 @@
 
 import math
 
-import psutil
 import torch
 
+from objectives.hardware import memory_bytes
 from objectives.run import Run
-from study.environment import cuda_index
 from study.job import Job
 
 MEMORY_KEY = "memory_bytes"  # attribute of a trial: the memory that was too small for it
 
 
-def total_bytes(device: torch.device) -> int:
-    """Memory of `device`: the GPU's own share of this process, or the machine's."""
-    if device.type == "cuda":
-        index = cuda_index(device)
-        share = torch.cuda.get_per_process_memory_fraction(index)
-        return int(torch.cuda.get_device_properties(index).total_memory * share)
-    return int(psutil.virtual_memory().total)
-
-
 def too_large(job: Job, batch_size: int) -> str | None:
     """Why a batch need not be tried here: one as small did not fit into as much memory."""
-    mine = total_bytes(job.device)
+    mine = memory_bytes(job.device)
     for trial in job.storage.picture.did_not_fit:
         attrs = trial.user_attrs
         smallest = trial.params.get("batch_size", math.inf)

@@ -92,6 +92,7 @@ class DebugMode:
         self.set_to: list[str] = []
         monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", self.set_to.append)
         monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", self.value)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda _=None: None)
 
     def value(self) -> int:
         return 2 if self.set_to[-1:] == ["error"] else 0

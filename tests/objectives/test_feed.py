@@ -72,9 +72,9 @@ def test_data_larger_than_memory_allows_are_not_loaded(
     subset: SearchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert subset.to(CPU).train.is_loaded
-    monkeypatch.setattr("objectives.data._memory_bytes", lambda _: 1_000_000)
+    monkeypatch.setattr("objectives.data.memory_bytes", lambda _: 1_000_000)
     assert not subset.to(CPU).train.is_loaded
-    monkeypatch.setattr("objectives.data._memory_bytes", lambda _: 1 << 40)
+    monkeypatch.setattr("objectives.data.memory_bytes", lambda _: 1 << 40)
     assert subset.to(CPU).validation.is_loaded
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from study import crew, memory
+from objectives.hardware import memory_bytes
+from study import crew
 from study.crew import Berth, berths
 from tests.conftest import CPU
 
@@ -70,4 +71,4 @@ def test_memory_is_that_of_the_current_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties)
-    assert memory.total_bytes(CUDA) == 40 * 2**30
+    assert memory_bytes(CUDA) == 40 * 2**30

@@ -11,7 +11,7 @@ from objectives.data import load_search_data
 from objectives.datasets import MNIST_SHAPE, dataset
 from study.creation import create_or_resume, identify
 from study.errors import IdentityError
-from study.execution import COMPILE_KEY, PAYS, decided, execution_of, note_execution
+from study.execution import COMPILE_KEY, GRAPH, PAYS, decided, execution_of, note_execution
 from study.identity import StudyIdentity
 from study.request import Request
 from study.storage import Store
@@ -31,8 +31,8 @@ def test_much_work_for_each_worker_is_compiled() -> None:
     article = replace(identity_of_request(ASKED), model="vitbn", switches=vars(ViTSwitches()))
     long = replace(article, train_images=55_000, rungs=(6_875, 27_500, 110_000, 165_000))
     assert decided(long, MNIST_SHAPE, "auto", trials=200, workers=1) == PAYS
-    assert decided(long, MNIST_SHAPE, "auto", trials=200, workers=100) == "off"
-    assert decided(long, MNIST_SHAPE, "auto", trials=2, workers=1) == "off"
+    assert decided(long, MNIST_SHAPE, "auto", trials=200, workers=100) == GRAPH
+    assert decided(long, MNIST_SHAPE, "auto", trials=2, workers=1) == GRAPH
     assert decided(long, MNIST_SHAPE, "off", trials=200, workers=1) == "off"
     assert decided(article, MNIST_SHAPE, "on", trials=1, workers=1) == "on"
 
@@ -50,11 +50,17 @@ def test_a_study_keeps_how_it_is_computed_unless_another_way_is_asked_for(store:
     assert not execution_of(study).compiled
 
 
-def test_only_who_asks_for_it_gets_a_graph(store: Store) -> None:
+def test_only_who_asks_for_none_gets_no_graph(store: Store) -> None:
     study = make_study(store, "test_only_who_asks").study
-    for decision, graphed in (("off", False), (PAYS, False), ("on", True)):
+    for decision, compiled, graphed in (
+        ("off", False, False),
+        (GRAPH, False, True),
+        (PAYS, True, True),
+        ("on", True, True),
+    ):
         note_execution(study, decision)
-        assert execution_of(study).graphed is graphed
+        found = execution_of(study)
+        assert (found.compiled, found.graphed) == (compiled, graphed)
 
 
 def test_bf16_is_marked_and_is_another_study(store: Store) -> None:
