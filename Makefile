@@ -42,8 +42,9 @@ bench: $(RUNTIME) ## measure one trial against the article's loop and write docs
 bench-quick: $(RUNTIME) ## the same for one model in few turns, printed (under 5 minutes)
 	$(BIN)/python bench/performance.py --quick
 
-gpu-bench: ## measure training steps on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
-	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_speed.py; else $(PYTHON) bench/gpu_speed.py; fi
+gpu-bench: ## measure training steps on a CUDA machine, and workers that share it; needs what gpu-check needs
+	@for bench in gpu_speed gpu_sharing; do \
+		if [ -x $(BIN)/python ]; then $(BIN)/python bench/$$bench.py; else $(PYTHON) bench/$$bench.py; fi; done
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi

@@ -12,7 +12,6 @@ Service running (`nvidia-cuda-mps-control -d`) the same measures what that chang
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from contenders import BATCH_SIZE, GRAPHED, config_of, stretches
 
 from objectives.data import load_search_data
 from objectives.datasets import dataset
+from objectives.hardware import has_mps
 
 SUBSET = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "mnist-subset"
 STEPS = 50  # between two looks at the clock, at which the host waits for the device
@@ -97,8 +97,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
         return
-    pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control"
-    mps = "with" if pipe.exists() else "without"
+    mps = "with" if has_mps() else "without"
     found = measured(args.workers, args.turns, args.seconds, args.model)
     one = statistics.median(found[min(found)])
     print(f"{args.model}, batch {BATCH_SIZE}, {torch.cuda.get_device_name(0)}, {mps} MPS")

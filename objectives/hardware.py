@@ -30,6 +30,12 @@ def cuda_index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
+def has_mps() -> bool:
+    """Whether NVIDIA's Multi-Process Service runs: without it processes take turns on a GPU."""
+    folder = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return (Path(folder) / "control").exists()
+
+
 def memory_bytes(device: torch.device) -> int:
     """Memory of `device`: this process's share of the GPU's, or the machine's."""
     if device.type == "cuda":

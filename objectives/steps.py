@@ -6,6 +6,7 @@ has one batch size and one model, so it has one graph, which goes with it.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -35,11 +36,11 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs of `device`, on a stream of its own as capture demands."""
+    """Records CUDA graphs of `device`, on another stream than the usual as capture demands."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _side_stream(device)
 
     def aside(self, work: Work) -> Tensor:
         """Do `work` on the stream on which it will be captured."""
@@ -65,6 +66,12 @@ class CudaRecorder:
             return result
 
         return replay
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all graphs of this process: cuBLAS keeps a workspace of 65 MiB for each stream."""
+    return torch.cuda.Stream(device)
 
 
 class PlainStep:

@@ -112,7 +112,7 @@ def dropout_judged(evidence: Evidence, lr: float) -> Judgement:
 
 def absent(model: str) -> Judgement:
     """What is said where the evidence has not this model with these values."""
-    return Judgement("undecided", "", f"{model} was not trained with these values")
+    return Judgement("not run", "", f"{model} was not trained with these values")
 
 
 def _compatible(

@@ -22,7 +22,7 @@ def growth_judged(
     """
     found = {each.model: each for each in evidence.slowdowns if each.lr == lr}
     if missing := [name for name in (*grows, *stays) if name not in found]:
-        return Judgement("undecided", "", f"{', '.join(missing)} was not measured at lr {lr:g}")
+        return Judgement("not run", "", f"{', '.join(missing)} was not measured at lr {lr:g}")
     marks: list[Status] = [_growth(evidence, name, lr) for name in grows]
     marks += [_opposite(_growth(evidence, name, lr)) for name in stays]
     status: Status = "undecided" if _trouble(evidence) else all_of(marks)
@@ -34,7 +34,7 @@ def order_judged(evidence: Evidence, lr: float, most: str, least: str) -> Judgem
     family = len(evidence.slowdowns)
     found = {s.model: s.ratio(family) for s in evidence.slowdowns if s.lr == lr}
     if not {most, least} <= found.keys():
-        return Judgement("undecided", "", f"{most} and {least} were not both measured at lr {lr:g}")
+        return Judgement("not run", "", f"{most} and {least} were not both measured at lr {lr:g}")
     above = [found[most].low > other.high for name, other in found.items() if name != most]
     below = [found[least].high < other.low for name, other in found.items() if name != least]
     beaten = [found[most].high < other.low for name, other in found.items() if name != most]

@@ -84,7 +84,12 @@ def parse_names(text: str) -> list[str]:
 
 def parse_grid(lr: str, batch_size: str) -> tuple[Configuration, ...]:
     """Each learning rate with each batch size, from lists with commas; raises InputError."""
-    return tuple((rate, size) for rate in _numbers("lr", lr) for size in parse_sizes(batch_size))
+    return tuple((rate, size) for rate in parse_rates(lr) for size in parse_sizes(batch_size))
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """Learning rates from a list with commas; raises InputError."""
+    return tuple(_numbers("lr", text))
 
 
 def parse_split(text: str) -> TrainedOn:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from models.errors import InputError
 from models.switches import Switches, ViTSwitches, nearest, non_default
-from study.article_claims import article_claims
+from study.article_claims import LRS, article_claims
 from study.blog_claims import blog_claims
 from study.claims import Claim, Part
 from study.settings import shown_address
@@ -22,6 +22,7 @@ SOURCE_PARTS: dict[Source, tuple[Part, ...]] = {
 """Races come first, as they want an idle machine."""
 
 ON_REQUEST: tuple[Part, ...] = ("dropout",)  # run only where they are named, or all are
+_TOLD_ELSEWHERE = ("source", "parts", "switches", "lrs")  # than by their names and values
 CPU_BATCH = 8  # images of the blog's races on a CPU, unless it is said
 
 
@@ -34,6 +35,7 @@ class Reproduction:
     epochs: int = 30  # of sweeps and fits
     seeds: int = 3
     trials: int = 20  # of searches
+    lrs: tuple[float, ...] = LRS  # of experiment 1 and of denormals: some of the article's
     train_images: int | None = None
     minutes: float = 2.0  # of one race, at most
     batch_size: int | None = None  # of the blog's inference; None: as published, on a CPU smaller
@@ -57,6 +59,9 @@ class Reproduction:
                 raise InputError(f"--{option} {getattr(self, option)} must be at least 1")
         if self.denormal_epochs <= 0:
             raise InputError(f"--denormal-epochs {self.denormal_epochs:g} must be above 0")
+        if unknown := [lr for lr in self.lrs if lr not in LRS]:
+            known = ", ".join(f"{lr:g}" for lr in LRS)
+            raise InputError(f"--lr {unknown[0]:g} is none of the article's: {known}")
         if self.batch_size is not None and self.batch_size < 2:
             raise InputError("--batch-size must be 2 or more")
         if self.switches is not None and not isinstance(self.switches, ViTSwitches):
@@ -67,9 +72,11 @@ class Reproduction:
         words = ["bnvit-study", "reproduce", self.source, "--only", ",".join(parts)]
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("source", "parts", "switches") and value != field.default:
+            if field.name not in _TOLD_ELSEWHERE and value != field.default:
                 shown = shown_address(value) if field.name in ("storage", "mlflow") else str(value)
                 words += [f"--{field.name.replace('_', '-')}", shown]
+        if self.lrs != LRS:
+            words += ["--lr", ",".join(f"{lr:g}" for lr in self.lrs)]
         for name, value in (non_default(self.switches) if self.switches else {}).items():
             words += ["--set", f"{name}={value}"]
         return shlex.join(words)

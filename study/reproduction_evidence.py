@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.registry import DEFECTS
-from study.article_claims import LRS, MODELS
+from study.article_claims import MODELS
 from study.blog_claims import BACKBONES, blog_models
 from study.blog_claims import IMAGE as BLOG_IMAGE
 from study.claims import Evidence, Part
@@ -64,7 +64,7 @@ def _raced(found: Evidence, asked: Reproduction, races: Races) -> Evidence:
     )
     if found.article_speeds is None:
         found = _missing(found, asked, "speed")
-    if len(found.slowdowns) < len(MODELS) * len(LRS):
+    if len(found.slowdowns) < len(MODELS) * len(asked.lrs):
         found = _missing(replace(found, slowdowns=()), asked, "denormals")
     return found
 
@@ -77,6 +77,8 @@ def _trained(found: Evidence, asked: Reproduction, runs: Runs, store: Store) -> 
     names["experiment2"] += [runs.fit_name(model) for model in MODELS]
     for part in _TRAINED:
         results = _results(store, names[part])
+        if results is None and part == "experiment1":  # the models with one block come after these
+            results = _results(store, names[part][: len(MODELS)])
         if results is None:
             found = _missing(found, asked, part)
         elif part == "experiment1":

@@ -74,7 +74,9 @@ class Runs:
 
     def requests(self, part: Part) -> list[Request]:
         """What a part trains first; the fits of experiment 2 depend on what its searches find."""
-        plan = Plan("sweep", tuple((lr, BATCH_SIZE) for lr in LRS), self.asked.seeds, "train")
+        plan = Plan(
+            "sweep", tuple((lr, BATCH_SIZE) for lr in self.asked.lrs), self.asked.seeds, "train"
+        )
         if part == "experiment1":
             named = replace(self.base, study=f"{self.asked.name}-sweep")
             return sweep_of(named, [*MODELS, *DEFECTS], plan)

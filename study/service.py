@@ -11,6 +11,7 @@ import torch
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset, validation_count
 from objectives.execution import has_bf16_units
+from objectives.hardware import has_mps
 from study import data_dir, slots
 from study.creation import create_or_resume, identify
 from study.docket import check_checkpoints, open_checkpoints
@@ -198,6 +199,9 @@ def _notes(request: Request, device: torch.device) -> Iterator[str]:
         yield f"this {device.type} has no units for bf16; float32 may be faster"
     if request.compile == "on" and device.type not in ("cpu", "cuda"):
         yield f"nothing is compiled on {device.type}"
+    shares = request.workers_per_gpu > 1 and request.workers is None
+    if shares and device.type == "cuda" and not has_mps():
+        yield "workers on one GPU take turns at it without NVIDIA's MPS (docs/workers.md)"
     if request.workers == "auto" and device.type != "cpu":
         yield f"--workers auto divides CPUs; on {device.type} it is the usual number"
 

@@ -1,11 +1,15 @@
 """Where local workers run."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from objectives.hardware import memory_bytes
 from study import crew
 from study.crew import Berth, berths
+from study.request import Request
+from study.service import _notes
 from tests.conftest import CPU
 
 CUDA = torch.device("cuda")
@@ -72,3 +76,15 @@ def test_memory_is_that_of_the_current_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties)
     assert memory_bytes(CUDA) == 40 * 2**30
+
+
+def test_that_workers_take_turns_on_a_gpu_without_mps_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    shared = Request(model="vit", workers_per_gpu=4)
+    assert ["take turns" in line for line in _notes(shared, CUDA)] == [True]
+    assert not list(_notes(shared, CPU))
+    assert not list(_notes(Request(model="vit"), CUDA))
+    (tmp_path / "control").touch()
+    assert not list(_notes(shared, CUDA))

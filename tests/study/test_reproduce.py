@@ -35,7 +35,7 @@ def told(shared_bnvit: Command, line: str, path: Path) -> dict[str, list[dict[st
 def test_what_is_missing_is_run_once_and_all_that_is_there_is_told(
     shared_bnvit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = f"article {BUDGET} --study tiny --only experiment1"
+    line = f"article {BUDGET} --study tiny --only experiment1 --lr 0.0005,0.01"
     found = told(shared_bnvit, line, tmp_path / "r.json")
     rows = [row for rows in found.values() for row in rows]
     accuracies = [row for row in rows if row["published"].startswith("98.2")]
@@ -43,6 +43,11 @@ def test_what_is_missing_is_run_once_and_all_that_is_there_is_told(
     assert all(row["mark"] == "undecided" and "seed" in row["reason"] for row in accuracies)
     unrun = [row for row in rows if row["published"].startswith("r ")]
     assert all("bnvit-study reproduce article --only speed" in row["reason"] for row in unrun)
+    assert all("--lr 0.0005,0.01" in row["reason"] for row in unrun)
+    left_out = [
+        row for row in rows if "ViT has no advantage in convergence, lr 0.005" in row["claim"]
+    ]
+    assert [row["mark"] for row in left_out] == ["not run"]
     # Once all is there nothing is trained.
     monkeypatch.setattr("study.reproduction_runs.carry_out", pytest.fail)
     assert told(shared_bnvit, line, tmp_path / "t.json") == found
@@ -54,6 +59,8 @@ def test_bad_input_is_one_line(shared_bnvit: Command) -> None:
         ("article --only sped", "unknown part 'sped' of article; known: speed, denormals"),
         ("article --only speed --all", "--all is all parts; leave out --only"),
         ("article --epochs 0", "--epochs 0 must be at least 1"),
+        ("article --lr 0.0005,0.1", "--lr 0.1 is none of the article's: 0.0005, 0.005, 0.01"),
+        ("article --lr fast", "--lr fast must be numbers with commas between them"),
         ("article --batch-size 9", "--batch-size is of the blog's inference"),
         ("article -o /no/folder/x.html", "there is no folder /no/folder"),
     ):
