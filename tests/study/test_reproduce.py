@@ -51,6 +51,23 @@ def test_what_is_missing_is_run_once_and_all_that_is_there_is_told(
     # Once all is there nothing is trained.
     monkeypatch.setattr("study.reproduction_runs.carry_out", pytest.fail)
     assert told(shared_bnvit, line, tmp_path / "t.json") == found
+    # Models with all blocks are judged also where one with one block is not there.
+    assert shared_bnvit("delete tiny-sweep-vitbn_oneblock --yes")[0] == 0
+    monkeypatch.setattr("study.reproduction_runs.carry_out", lambda *_: 0)
+    fewer = told(shared_bnvit, line, tmp_path / "u.json")
+    (before,), (after,) = (
+        [
+            row["ours"]
+            for rows in all_.values()
+            for row in rows
+            if row["published"].startswith("97.8")
+        ][:1]
+        for all_ in (found, fewer)
+    )
+    assert before.startswith(after)
+    assert "1 block" in before
+    assert "%" in after
+    assert "1 block" not in after
 
 
 def test_bad_input_is_one_line(shared_bnvit: Command) -> None:
