@@ -64,7 +64,7 @@ def cells_table(cells: Sequence[Cell], target: float, unequal: Sequence[str]) ->
             "batch size",
             "seeds",
             "test accuracy (95 %)",
-            "lowest–highest",
+            "lowest to highest",
             "diverged",
             f"epochs to {target:.0%}",
             "s to it, during the experiment",

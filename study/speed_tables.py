@@ -1,6 +1,7 @@
 """Measured speeds for people: a table per task, and what they show in words."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from statistics import median
 
 from objectives.data_options import short_name
@@ -63,7 +64,8 @@ def task_table(speeds: Speeds, task: TaskSpeeds) -> Tabular:
 
 def speed_blocks(speeds: Speeds) -> Iterator[Block]:
     """How it was measured, the tables, and the ratios as a figure."""
-    yield " ".join(line.strip() for line in headline(speeds))
+    how = "; ".join(" ".join(line.split()) for line in headline(speeds))
+    yield how[0].upper() + how[1:]
     for task in speeds.tasks:
         yield task_table(speeds, task)
     if speeds.tasks and len(speeds.tasks[0].race.timings) > 1:
@@ -148,4 +150,7 @@ def _unequal(speeds: Speeds) -> str:
 
 
 def _cores(speeds: Speeds) -> str:
-    return ", ".join(map(str, speeds.cores))
+    """Their numbers, as ranges where several follow each other: "0–7, 12"."""
+    numbers = sorted(speeds.cores)
+    runs = [list(run) for _, run in groupby(numbers, lambda core: core - numbers.index(core))]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
