@@ -11,16 +11,24 @@ from models.grammar import ModelName
 from models.registry import Sizes, variant
 from objectives.metrics import Diverged
 from objectives.notation import run_notation
+from study.charts import Boxes, Chart, Panel
 from study.comparison import Cell, best_cells, cells
 from study.comparison_tables import unequal_notes
 from study.equality import unlike_conditions
 from study.report import Report, Section
+from study.report_methods import environment, how_judged
 from study.results import RunResult, StudyResult
+from study.speed_tables import speed_chart
 from study.speeds import Speeds
 from study.tabular import Tabular
 
 COMBINATIONS = ("", "bn_relu6", "bn_wn", "bn_wn_relu6", "lnbn_wn", "lnbn_wn_relu6")
 """What the blog puts beside each other; the first is the backbone as published."""
+
+_CHOSEN = (
+    "A model stands with its best learning rate and batch size, chosen on the validation split; "
+    "accuracies are means over its seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,9 @@ def blog_report(
         sections=(
             Section("Models", (models_table(found, speeds, outside, unequal),)),
             Section("Variants of each backbone", (matrix_table(found, unequal),)),
+            Section("Figures", tuple(_charts(found, speeds))),
+            Section("Methods", (*how_judged(results[0].identity), _CHOSEN)),
+            environment(results),
         ),
         links=tuple(links),
     )
@@ -134,6 +145,30 @@ def matrix_table(entries: Sequence[Entry], unequal: Sequence[str] = ()) -> Tabul
             for name in backbones
         ),
         notes=("–: no study.", *unequal),
+    )
+
+
+def _charts(entries: Sequence[Entry], speeds: Speeds | None) -> Iterator[Chart]:
+    """The accuracies, and how fast the models are."""
+    judged = [entry for entry in entries if entry.cell.accuracies]
+    if judged:
+        yield _accuracy_chart(judged)
+    if speeds is not None and len(speeds.tasks[0].race.timings) > 1:
+        yield speed_chart(speeds)
+
+
+def _accuracy_chart(entries: Sequence[Entry]) -> Chart:
+    boxes = Boxes(
+        "test accuracy of each seed",
+        tuple(str(entry.name) for entry in entries),
+        tuple(tuple(entry.cell.accuracies.values()) for entry in entries),
+    )
+    return Chart(
+        name="top1",
+        title="Top-1 on the test images",
+        panels=(Panel("", "", "test accuracy", (boxes,), percent_y=True),),
+        caption="The quartiles over the seeds. A run that diverged counts with the accuracy of "
+        "guessing.",
     )
 
 

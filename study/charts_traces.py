@@ -148,7 +148,8 @@ def _distance(high: float | None, low: float | None) -> float | None:
 def _boxes(boxes: Boxes, colour: str) -> BaseTraceType:
     found = {c: box(v) for c, v in zip(boxes.categories, boxes.values, strict=True)}
     known = {category: one for category, one in found.items() if one is not None}
-    outliers = [list(one.outliers) for one in known.values()]
+    # plotly draws nothing at all where the first of these is empty.
+    outliers: list[list[float | None]] = [list(one.outliers) or [None] for one in known.values()]
     return go.Box(
         x=list(known),
         lowerfence=[one.low for one in known.values()],
@@ -156,7 +157,7 @@ def _boxes(boxes: Boxes, colour: str) -> BaseTraceType:
         median=[one.median for one in known.values()],
         q3=[one.upper_quartile for one in known.values()],
         upperfence=[one.high for one in known.values()],
-        y=outliers if any(outliers) else None,
+        y=outliers if any(one.outliers for one in known.values()) else None,
         boxpoints="all",
         pointpos=0,
         jitter=0.0,

@@ -18,12 +18,12 @@ from study.comparison_tables import (
 from study.equality import inequalities, refuse, unlike_speeds
 from study.errors import IncompleteError, UnequalError, UnknownStudyError
 from study.report import Block, Report, Section
+from study.report_methods import environment, how_judged
 from study.results import StudyResult, read_result, told_apart
 from study.search_charts import importances_chart, searches_chart, space_chart
 from study.speed_tables import speed_blocks, speed_verdicts
 from study.speeds import Speeds
 from study.storage import Store
-from study.tabular import Tabular
 from study.words import counted, ranges
 
 
@@ -82,7 +82,7 @@ def report_of(compared: Compared, links: Sequence[tuple[str, str]] = ()) -> Repo
         title=f"{' against '.join(models)} on {short_name(compared.results[0].identity.dataset)}",
         question=_question(compared),
         verdicts=tuple(_verdicts(compared)),
-        sections=(*sections, _speed(compared), _methods(compared), _environment(compared)),
+        sections=(*sections, _speed(compared), _methods(compared), environment(compared.results)),
         links=tuple(links),
     )
 
@@ -191,15 +191,7 @@ def _speed(compared: Compared) -> Section:
 
 
 def _methods(compared: Compared) -> Section:
-    first = compared.results[0].identity
-    paragraphs = [
-        f"Data: {first.dataset}, checksum {first.data_checksum}; {first.train_images:,} training "
-        f"and {first.validation_images:,} validation images. The test images are read once, at "
-        "the end of each run, and choose nothing.",
-        "BatchNorm models are judged on population statistics recalibrated over "
-        f"{first.recalibration_images:,} training images in one pass (Wu & Johnson 2021). Recipe: "
-        f"{first.recipe}, i.e. Adam, constant learning rate, no augmentation; {first.precision}.",
-    ]
+    paragraphs = list(how_judged(compared.results[0].identity))
     if compared.is_planned:
         seeds = ranges({run.seed for run in compared.results[0].runs})
         paragraphs.append(
@@ -210,35 +202,3 @@ def _methods(compared: Compared) -> Section:
             "With fewer than 5 seeds there are numbers and no verdict."
         )
     return Section("Methods", tuple(paragraphs))
-
-
-def _environment(compared: Compared) -> Section:
-    rows = []
-    for result in compared.results:
-        computed = [run.computed for run in result.runs if run.computed]
-        devices = dict.fromkeys(
-            f"{one['device']}, {counted(one['threads'], 'thread')}" for one in computed
-        )
-        ways = dict.fromkeys(one["execution"] for one in computed)
-        first = computed[0] if computed else {}
-        rows.append(
-            (
-                result.name,
-                result.model,
-                f"{first.get('parameters', 0):,}",
-                f"{first.get('multiply_adds', 0) / 1e9:.4g}",
-                str(first.get("blocks_executed", "")),
-                "; ".join(devices),
-                "; ".join(ways),
-            )
-        )
-    versions = compared.results[0].versions
-    table = Tabular(
-        "environment",
-        "What ran, counted on the models while they did",
-        ("study", "model", "parameters", "GMACs", "blocks executed", "device", "computed"),
-        tuple(rows),
-        left=2,
-    )
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Section("Environment", (table, f"Begun with {packages}."))

@@ -6,6 +6,7 @@ from objectives.data_options import short_name
 from study.comparison_tables import unequal_notes
 from study.equality import inequalities
 from study.report import Report, Section
+from study.report_methods import environment
 from study.results import StudyResult
 from study.stability import Limit, limits
 from study.stability_charts import stability_charts
@@ -28,7 +29,7 @@ def stability_page(results: Sequence[StudyResult], links: Sequence[tuple[str, st
         question="Up to which learning rate does training stay finite? "
         f"{counted(first.epochs, 'epoch')} of {first.train_images:,} images, {first.precision}.",
         verdicts=(*unequal_notes(inequalities(results, {})), *map(_told, found)),
-        sections=tuple(_sections(found)),
+        sections=(*_sections(found), environment(results)),
         links=tuple(links),
     )
 

@@ -10,6 +10,7 @@ from models.registry import Sizes, variant
 from models.switches import ZooSwitches
 from objectives.metrics import Diverged
 from study.blog_layout import Outside, blog_report, read_outside
+from study.charts import Boxes, Chart
 from study.report_files import check_layout
 from study.results import RunResult, StudyResult
 from tests.study.results import result_of, run_of
@@ -33,7 +34,8 @@ def results() -> list[StudyResult]:
 
 
 def test_the_matrix_has_the_blogs_cells(results: list[StudyResult]) -> None:
-    models, matrix = blog_report(results, None, None).tables
+    models, matrix, environment = blog_report(results, None, None).tables
+    assert [row[1] for row in environment.rows] == ["vit", "vit_bn_wn", "vit_bn_relu6"]
     assert [row[:2] for row in models.rows] == [
         ("vit", "80.5"),
         ("vit_bn_wn", "80.7 @ 234, NaN (1 of 2)"),
@@ -47,8 +49,19 @@ def test_the_matrix_has_the_blogs_cells(results: list[StudyResult]) -> None:
     )
 
 
+def test_figures_show_the_accuracies_and_the_speeds(results: list[StudyResult]) -> None:
+    blocks = [b for s in blog_report(results, made(1.25), None).sections for b in s.blocks]
+    top1, speed = (block for block in blocks if isinstance(block, Chart))
+    (boxes,) = top1.panels[0].marks
+    assert isinstance(boxes, Boxes)
+    assert boxes.categories == ("vit", "vit_bn_wn", "vit_bn_relu6")
+    assert boxes.values[0] == (0.80, 0.81)
+    assert boxes.values[1][1] == pytest.approx(0.1)  # the run that diverged guesses
+    assert speed.name == "speed"
+
+
 def test_sizes_and_counts_stand_beside_the_accuracy(results: list[StudyResult]) -> None:
-    models, _ = blog_report(results, None, None).tables
+    models, *_ = blog_report(results, None, None).tables
     row = dict(zip(models.headings, models.rows[0], strict=True))
     assert (row["dim"], row["heads"], row["depth"]) == ("16", "2", "2")
     assert (row["params M"], row["GMACs"], row["img/s"]) == ("0.0", "1e-05", "")
@@ -70,7 +83,7 @@ def test_the_best_configuration_is_chosen_on_validation() -> None:
         run_of(1, 0.99, (1e-3, 50), (0.5,)),  # better on the test images, by chance
         run_of(1, 0.90, (1e-2, 50), (0.6,)),
     ]
-    models, _ = blog_report([result_of("vit", runs)], None, None).tables
+    models, *_ = blog_report([result_of("vit", runs)], None, None).tables
     assert models.rows[0][1] == "90"
 
 
@@ -83,7 +96,7 @@ def test_results_from_elsewhere_are_joined_by_model(
     assert found == Outside(
         ("COCO box AP", "ADE20k mIoU"), {"vit": ("50.5", "46.1"), "swin_tiny": ("1", "2")}
     )
-    models, _ = blog_report(results, None, found).tables
+    models, *_ = blog_report(results, None, found).tables
     assert models.headings[-2:] == ("COCO box AP", "ADE20k mIoU")
     assert [row[-2:] for row in models.rows] == [("50.5", "46.1"), ("", ""), ("", "")]
     assert "Without a study here: swin_tiny." in models.notes
@@ -105,7 +118,7 @@ def test_unlike_conditions_are_marked_and_speeds_are_of_evaluation() -> None:
         result_of("vitbn", [run_of(1, 0.8)], precision="bf16"),
     ]
     found = blog_report(both, made(1.25), None)
-    assert all("differ in precision: float32, and bf16" in t.notes[-1] for t in found.tables)
+    assert all("differ in precision: float32, and bf16" in t.notes[-1] for t in found.tables[:2])
     assert found.tables[0].rows[0][3] == ""  # training speeds are no throughput
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,9 @@ def test_plotly_has_the_values_of_the_chart_and_gaps_stay_gaps() -> None:
     assert bars["error_y"]["arrayminus"] == [1.0, None]
     (boxes,) = traces(chart_of(BOXES))
     assert boxes["median"] == [3.0, 5.5]
-    assert boxes["y"] == [[50.0], []]
+    assert boxes["y"] == [[50.0], [None]]
+    (boxes,) = traces(chart_of(replace(BOXES, values=BOXES.values[::-1])))
+    assert boxes["y"] == [[None], [50.0]]  # were the first empty, plotly would draw nothing
     (heat,) = traces(chart_of(HEAT))
     assert (heat["z"], heat["text"]) == ([[1.0, None], [3.0, 4.0]], [["x", ""], ["y", "z"]])
     (picture,) = traces(chart_of(PICTURE))

@@ -1,0 +1,48 @@
+"""What stands at the end of a report on studies: how they were judged, and what ran."""
+
+from collections.abc import Iterator, Sequence
+
+from study.identity import StudyIdentity
+from study.report import Section
+from study.results import StudyResult
+from study.tabular import Tabular
+from study.words import counted
+
+
+def how_judged(identity: StudyIdentity) -> tuple[str, str]:
+    """On which data a study was trained and judged, and by which recipe."""
+    return (
+        f"Data: {identity.dataset}, checksum {identity.data_checksum}; {identity.train_images:,} "
+        f"training and {identity.validation_images:,} validation images. The test images are read "
+        "once, at the end of each run, and choose nothing.",
+        "BatchNorm models are judged on population statistics recalibrated over "
+        f"{identity.recalibration_images:,} training images in one pass (Wu & Johnson 2021). "
+        f"Recipe: {identity.recipe}, i.e. Adam, constant learning rate, no augmentation; "
+        f"{identity.precision}.",
+    )
+
+
+def environment(results: Sequence[StudyResult]) -> Section:
+    """What ran of each study and on what, with the versions that the first began with."""
+    table = Tabular(
+        "environment",
+        "What ran, counted on the models while they did",
+        ("study", "model", "parameters", "GMACs", "blocks executed", "device", "computed"),
+        tuple(tuple(_row(result)) for result in results),
+        left=2,
+    )
+    packages = ", ".join(f"{name} {version}" for name, version in results[0].versions.items())
+    return Section("Environment", (table, f"Begun with {packages}."))
+
+
+def _row(result: StudyResult) -> Iterator[str]:
+    computed = [run.computed for run in result.runs if run.computed]
+    first = computed[0] if computed else {}
+    devices = (f"{one['device']}, {counted(one['threads'], 'thread')}" for one in computed)
+    yield result.name
+    yield result.model
+    yield f"{first.get('parameters', 0):,}"
+    yield f"{first.get('multiply_adds', 0) / 1e9:.4g}"
+    yield str(first.get("blocks_executed", ""))
+    yield "; ".join(dict.fromkeys(devices))
+    yield "; ".join(dict.fromkeys(one["execution"] for one in computed))
