@@ -7,5 +7,9 @@ class DataError(BnvitError):
     """A data set is missing, damaged or cannot be fetched; the message names files and folder."""
 
 
+class GraphError(BnvitError, RuntimeError):
+    """A training step cannot be recorded as a CUDA graph; without graphs it may well be trained."""
+
+
 class StateError(BnvitError):
     """A saved state belongs to another run; start that run afresh or restore the right file."""

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from objectives.errors import GraphError
 from objectives.execution import Loss
 
 PLAIN_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
@@ -93,7 +94,8 @@ class PlainStep:
 class GraphedStep:
     """Steps replayed from a graph, once a few have been taken plainly; all are steps of the run.
 
-    Batches must have the shape of the first, and the optimiser must be `capturable`.
+    Batches must have the shape of the first, and the optimiser must be `capturable`. Raises
+    GraphError where the step cannot be recorded, as one that reads a value of the device.
     """
 
     def __init__(self, plain: PlainStep, recorder: Recorder) -> None:
@@ -118,7 +120,15 @@ class GraphedStep:
 
     def _recorded(self, pixels: Tensor, labels: Tensor) -> Work:
         self.pixels, self.labels = pixels.clone(), labels.clone()
-        replay = self.recorder.record(lambda: self.plain(self.pixels, self.labels))
+        try:
+            replay = self.recorder.record(lambda: self.plain(self.pixels, self.labels))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise GraphError(
+                f"the training step cannot be recorded as a CUDA graph ({error}); train it step by "
+                "step with --compile off"
+            ) from error
         groups = self.plain.optimizer.param_groups
         self.gradients = [(p, p.grad) for group in groups for p in group["params"]]
         return replay

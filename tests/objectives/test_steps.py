@@ -2,10 +2,13 @@
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor
 
 from objectives.data import SearchData
+from objectives.errors import GraphError
+from objectives.objective import is_out_of_memory
 from objectives.run import Run
 from objectives.steps import PLAIN_STEPS, GraphedStep, PlainStep, Work
 from tests.objectives.tiny import DROPOUT, new_run
@@ -81,3 +84,30 @@ def test_the_step_reads_each_batch_and_not_the_first_again(subset: SearchData) -
     taken(run, step)
     last = subset.train.images[20 * (STEPS - 1) : 20 * STEPS]
     torch.testing.assert_close(step.pixels, subset.train.pixels(last))
+
+
+class Refusing(Again):
+    """As CUDA does where a step reads a value."""
+
+    def __init__(self, run: Run, error: RuntimeError) -> None:
+        super().__init__(run)
+        self.error = error
+
+    def record(self, work: Work) -> Work:  # noqa: ARG002  # as a recorder takes it
+        raise self.error
+
+
+def test_a_step_that_cannot_be_recorded_says_what_to_do(subset: SearchData) -> None:
+    run = new_run(subset)
+    refused = Refusing(run, RuntimeError("operation not permitted when stream is capturing"))
+    with pytest.raises(GraphError, match=r"not permitted .*train it step by step with --"):
+        taken(run, GraphedStep(PlainStep(run.loss, run.optimizer), refused))
+
+
+def test_too_little_memory_for_a_graph_is_told_as_that(subset: SearchData) -> None:
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA out of memory")):
+        run = new_run(subset)
+        step = GraphedStep(PlainStep(run.loss, run.optimizer), Refusing(run, error))
+        with pytest.raises(RuntimeError) as raised:
+            taken(run, step)
+        assert is_out_of_memory(raised.value)
