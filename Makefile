@@ -44,7 +44,7 @@ bench-quick: $(RUNTIME) ## the same for one model in few turns, printed (under 5
 
 gpu-bench: ## measure training steps on a CUDA machine, and workers that share it; needs what gpu-check needs
 	@for bench in gpu_speed gpu_sharing; do \
-		if [ -x $(BIN)/python ]; then $(BIN)/python bench/$$bench.py; else $(PYTHON) bench/$$bench.py; fi; done
+		if [ -x $(BIN)/python ]; then $(BIN)/python bench/$$bench.py; else $(PYTHON) bench/$$bench.py; fi || exit 1; done
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi

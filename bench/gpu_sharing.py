@@ -99,17 +99,18 @@ def main() -> None:
         return
     mps = "with" if has_mps() else "without"
     found = measured(args.workers, args.turns, args.seconds, args.model)
-    one = statistics.median(found[min(found)])
+    fewest = min(found)
+    base = statistics.median(found[fewest])
     print(f"{args.model}, batch {BATCH_SIZE}, {torch.cuda.get_device_name(0)}, {mps} MPS")
     print(
-        "| workers on one GPU | images/s together | range | over one |",
+        f"| workers on one GPU | images/s together | range | over {fewest} |",
         "|---|---|---|---|",
         sep="\n",
     )
     for count, speeds in found.items():
         middle = statistics.median(speeds)
         spread = f"{min(speeds):.0f}–{max(speeds):.0f}"
-        print(f"| {count} | {middle:.0f} | {spread} | {middle / one:.2f} |")
+        print(f"| {count} | {middle:.0f} | {spread} | {middle / base:.2f} |")
 
 
 if __name__ == "__main__":

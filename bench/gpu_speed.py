@@ -1,6 +1,6 @@
 """Training steps on a GPU: ours against timm's, the article's loop, and the products alone.
 
-    python bench/gpu_speed.py --output docs/results/gpu-h200.md
+    python bench/gpu_speed.py --output gpu-steps.md
 
 Hardware: one CUDA device of 80 GB for batches of 256.
 Expected time: on an H200 15 s for each backbone with `--turns 3`; the default is 9.

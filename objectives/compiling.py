@@ -58,7 +58,7 @@ def possible(execution: Execution, model: nn.Module, device: torch.device) -> Ex
         _warn_once(f"the training step is not compiled: {reason}")
         wanted = replace(wanted, compiled=False)
     if wanted.graphed and progressive_norms(model):
-        _warn_once("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
+        log.info("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
         wanted = replace(wanted, graphed=False)
     return wanted
 

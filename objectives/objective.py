@@ -130,10 +130,15 @@ def failed(error: BaseException) -> Result:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that the device or the machine had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+    """Whether `error`, or one that it came of, says that there was no memory left.
+
+    The end of a graph's recording may raise an error of its own.
+    """
+    said = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
     )
+    before = error.__cause__ or error.__context__
+    return said or (before is not None and is_out_of_memory(before))
 
 
 def tell(trial: optuna.Trial, result: Result) -> None:

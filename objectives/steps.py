@@ -14,6 +14,7 @@ from torch import Tensor
 
 from objectives.errors import GraphError
 from objectives.execution import Loss
+from objectives.hardware import cuda_index
 
 PLAIN_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
 
@@ -41,7 +42,7 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = _side_stream(device)
+        self.stream = _side_stream(cuda_index(device))
 
     def aside(self, work: Work) -> Tensor:
         """Do `work` on the stream on which it will be captured."""
@@ -70,9 +71,9 @@ class CudaRecorder:
 
 
 @cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all graphs of this process: cuBLAS keeps a workspace of 65 MiB for each stream."""
-    return torch.cuda.Stream(device)
+def _side_stream(index: int) -> torch.cuda.Stream:
+    """One for all graphs of a device: with a stream of its own each graph left 65 MiB in use."""
+    return torch.cuda.Stream(index)
 
 
 class PlainStep:
@@ -126,8 +127,8 @@ class GraphedStep:
             raise
         except RuntimeError as error:
             raise GraphError(
-                f"the training step cannot be recorded as a CUDA graph ({error}); train it step by "
-                "step with --compile off"
+                "the training step cannot be recorded as a CUDA graph; with --compile off it is "
+                f"computed operation by operation ({error})"
             ) from error
         groups = self.plain.optimizer.param_groups
         self.gradients = [(p, p.grad) for group in groups for p in group["params"]]

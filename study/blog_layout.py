@@ -17,7 +17,7 @@ from study.comparison_tables import unequal_notes
 from study.equality import unlike_conditions
 from study.report import Report, Section
 from study.report_methods import environment, how_judged
-from study.results import RunResult, StudyResult
+from study.results import RunResult, StudyResult, told_apart
 from study.speed_tables import speed_chart
 from study.speeds import Speeds
 from study.tabular import Tabular
@@ -26,8 +26,8 @@ COMBINATIONS = ("", "bn_relu6", "bn_wn", "bn_wn_relu6", "lnbn_wn", "lnbn_wn_relu
 """What the blog puts beside each other; the first is the backbone as published."""
 
 _CHOSEN = (
-    "A model stands with its best learning rate and batch size, chosen on the validation split; "
-    "accuracies are means over its seeds."
+    "Of several learning rates and batch sizes a model stands with the best, chosen on the "
+    "validation split; accuracies are means over its seeds."
 )
 
 
@@ -44,6 +44,7 @@ class Entry:
     """A model of ours, as the blog lists it."""
 
     name: ModelName
+    label: str  # its name, with the study's where several have the same
     sizes: Sizes
     cell: Cell  # its best configuration, chosen on the validation split
     train_images: int
@@ -82,6 +83,7 @@ def blog_report(
     """The blog's tables of these studies; they may differ in size, as those of the blog do."""
     found = tuple(_entries(results))
     unequal = unequal_notes(unlike_conditions(results))
+    charts = tuple(_charts(found, speeds))
     return Report(
         title=f"{len(found)} models in the layout of the DeiT-BN blog",
         question=f"Accuracy on the test images of {results[0].identity.dataset}, mean over seeds.",
@@ -89,7 +91,7 @@ def blog_report(
         sections=(
             Section("Models", (models_table(found, speeds, outside, unequal),)),
             Section("Variants of each backbone", (matrix_table(found, unequal),)),
-            Section("Figures", tuple(_charts(found, speeds))),
+            *([Section("Figures", charts)] if charts else []),
             Section("Methods", (*how_judged(results[0].identity), _CHOSEN)),
             environment(results),
         ),
@@ -153,14 +155,14 @@ def _charts(entries: Sequence[Entry], speeds: Speeds | None) -> Iterator[Chart]:
     judged = [entry for entry in entries if entry.cell.accuracies]
     if judged:
         yield _accuracy_chart(judged)
-    if speeds is not None and len(speeds.tasks[0].race.timings) > 1:
+    if speeds is not None and speeds.tasks and len(speeds.tasks[0].race.timings) > 1:
         yield speed_chart(speeds)
 
 
 def _accuracy_chart(entries: Sequence[Entry]) -> Chart:
     boxes = Boxes(
         "test accuracy of each seed",
-        tuple(str(entry.name) for entry in entries),
+        tuple(entry.label for entry in entries),
         tuple(tuple(entry.cell.accuracies.values()) for entry in entries),
     )
     return Chart(
@@ -173,11 +175,12 @@ def _accuracy_chart(entries: Sequence[Entry]) -> Chart:
 
 
 def _entries(results: Sequence[StudyResult]) -> Iterator[Entry]:
-    for cell, result in zip(best_cells(cells(results)), results, strict=True):
+    named = told_apart(results)
+    for cell, result in zip(best_cells(cells(named)), named, strict=True):
         identity = result.identity
         chosen = variant(identity.model)
         sizes = chosen.sizes(identity.model_switches)
-        yield Entry(chosen.parts, sizes, cell, identity.train_images)
+        yield Entry(chosen.parts, result.model, sizes, cell, identity.train_images)
 
 
 def _row(entry: Entry, speeds: Speeds | None) -> Iterator[str]:

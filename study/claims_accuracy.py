@@ -96,6 +96,9 @@ def running_stats_judged(evidence: Evidence, models: Sequence[str]) -> Judgement
 
 def dropout_judged(evidence: Evidence, lr: float) -> Judgement:
     """Does ViT gain by dropout, and its BatchNorm twin not?"""
+    if any(seen(evidence.sweeps, name, lr) is None for name in ("vit", "vitbn")):
+        why = f"what it is compared with is not there: experiment 1 at lr {lr:g}"
+        return Judgement("not run", "", why)
     gains = {name: _gain_by_dropout(evidence, name, lr) for name in ("vit", "vitbn")}
     ours = "; ".join(f"{n} {_points(g.difference)} points" for n, g in gains.items() if g)
     budget = budget_of(evidence.dropout)
@@ -111,8 +114,9 @@ def dropout_judged(evidence: Evidence, lr: float) -> Judgement:
 
 
 def absent(model: str) -> Judgement:
-    """What is said where the evidence has not this model with these values."""
-    return Judgement("not run", "", f"{model} was not trained with these values")
+    """What is said where the evidence has not these models with these values."""
+    why = f"no runs of {model} with these values; without --lr and with another --study there are"
+    return Judgement("not run", "", why)
 
 
 def _compatible(

@@ -34,7 +34,7 @@ def convergence_judged(evidence: Evidence, lr: float | None, expected: Expected)
     chosen = [cell for cell in cells(results) if lr is None or cell.lr == lr]
     matched = pairs(_vit_first(chosen))
     if not matched:
-        return absent("ViT with a BatchNorm model")
+        return absent("ViT and a BatchNorm model")
     ours = "; ".join(_arrival(cell) for cell in (matched[0].reference, *(p.cell for p in matched)))
     budget, least = budget_of(results), min(len(cell.runs) for cell in chosen)
     if why := too_few(least) or short_of_article(results):
@@ -47,7 +47,7 @@ def loss_judged(evidence: Evidence, lr: float) -> Judgement:
     """Does ViT end with a lower training loss than both BatchNorm models?"""
     chosen = _vit_first([cell for cell in cells(evidence.sweeps) if cell.lr == lr])
     if len(chosen) < 2 or chosen[0].model != "vit":
-        return absent("ViT with a BatchNorm model")
+        return absent("ViT and a BatchNorm model")
     vit, *others = (_last_losses(cell) for cell in chosen)
     ours = "; ".join(
         f"{cell.model} {fmean(losses.values()):.4f}"

@@ -41,8 +41,13 @@ def reproduce(
     seeds: Annotated[int, typer.Option(help="Runs of each configuration.")] = 3,
     trials: Annotated[int, typer.Option(help="Of each search.")] = 20,
     lr: Annotated[
-        str, typer.Option(metavar="LR,…", help="Of experiment 1 and denormals.")
-    ] = "0.0005,0.005,0.01",
+        str | None,
+        typer.Option(
+            metavar="LR,…",
+            help="Of experiment 1. Default: all of the article's.",
+            show_default=False,
+        ),
+    ] = None,
     train_images: TrainImagesOption = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="For one race at most.")] = 2.0,
     denormal_epochs: Annotated[
@@ -75,6 +80,7 @@ def reproduce(
     Runs what is missing of the chosen parts, and reports all that is there.
     """
     from study import data_dir
+    from study.article_claims import LRS
     from study.experiment_requests import parse_rates
     from study.model_options import switches_of
     from study.report_files import check_output, write_report
@@ -92,7 +98,7 @@ def reproduce(
         epochs=epochs,
         seeds=seeds,
         trials=trials,
-        lrs=parse_rates(lr),
+        lrs=LRS if lr is None else tuple(sorted(set(parse_rates(lr)))),
         train_images=train_images,
         minutes=minutes,
         batch_size=batch_size,

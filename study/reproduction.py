@@ -35,7 +35,7 @@ class Reproduction:
     epochs: int = 30  # of sweeps and fits
     seeds: int = 3
     trials: int = 20  # of searches
-    lrs: tuple[float, ...] = LRS  # of experiment 1 and of denormals: some of the article's
+    lrs: tuple[float, ...] = LRS  # of experiment 1: some of the article's
     train_images: int | None = None
     minutes: float = 2.0  # of one race, at most
     batch_size: int | None = None  # of the blog's inference; None: as published, on a CPU smaller
@@ -59,6 +59,8 @@ class Reproduction:
                 raise InputError(f"--{option} {getattr(self, option)} must be at least 1")
         if self.denormal_epochs <= 0:
             raise InputError(f"--denormal-epochs {self.denormal_epochs:g} must be above 0")
+        if self.lrs != LRS and self.source != "article":
+            raise InputError("--lr is of the article's experiment 1")
         if unknown := [lr for lr in self.lrs if lr not in LRS]:
             known = ", ".join(f"{lr:g}" for lr in LRS)
             raise InputError(f"--lr {unknown[0]:g} is none of the article's: {known}")
@@ -75,7 +77,7 @@ class Reproduction:
             if field.name not in _TOLD_ELSEWHERE and value != field.default:
                 shown = shown_address(value) if field.name in ("storage", "mlflow") else str(value)
                 words += [f"--{field.name.replace('_', '-')}", shown]
-        if self.lrs != LRS:
+        if self.lrs != LRS and "experiment1" in parts:
             words += ["--lr", ",".join(f"{lr:g}" for lr in self.lrs)]
         for name, value in (non_default(self.switches) if self.switches else {}).items():
             words += ["--set", f"{name}={value}"]

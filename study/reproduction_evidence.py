@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.registry import DEFECTS
-from study.article_claims import MODELS
+from study.article_claims import LRS, MODELS
 from study.blog_claims import BACKBONES, blog_models
 from study.blog_claims import IMAGE as BLOG_IMAGE
 from study.claims import Evidence, Part
@@ -64,7 +64,7 @@ def _raced(found: Evidence, asked: Reproduction, races: Races) -> Evidence:
     )
     if found.article_speeds is None:
         found = _missing(found, asked, "speed")
-    if len(found.slowdowns) < len(MODELS) * len(asked.lrs):
+    if len(found.slowdowns) < len(MODELS) * len(LRS):
         found = _missing(replace(found, slowdowns=()), asked, "denormals")
     return found
 

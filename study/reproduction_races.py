@@ -21,7 +21,7 @@ from objectives.denormals import Slowdown, slowdown
 from objectives.hardware import device_label
 from objectives.recipe import TrainConfig
 from objectives.speed import Goal, race
-from study.article_claims import BATCH_SIZE, MODELS
+from study.article_claims import BATCH_SIZE, LRS, MODELS
 from study.blog_claims import BACKBONES, IMAGE, SUFFIX
 from study.claims_counts import PUBLISHED_BATCH
 from study.claims_speed import BN_MODELS
@@ -81,7 +81,7 @@ class Races:
 
     def slowdowns(self, run: bool) -> tuple[Slowdown, ...]:
         """Steps with denormals against steps without, of each model at each learning rate."""
-        found = [self._slowdown(model, lr, run) for model in MODELS for lr in self.asked.lrs]
+        found = [self._slowdown(model, lr, run) for model in MODELS for lr in LRS]
         return tuple(each for each in found if each is not None)
 
     @property
@@ -177,7 +177,7 @@ class Races:
             train_images=images,
             seed=_SEED,
         )
-        family = len(MODELS) * len(self.asked.lrs)
+        family = len(MODELS) * len(LRS)
         return slowdown(config, data, steps, Goal(limit_s=60 * self.asked.minutes, family=family))
 
     def _data(self) -> SearchData:

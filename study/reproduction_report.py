@@ -85,6 +85,8 @@ def _figures(evidence: Evidence) -> Iterator[Section]:
         yield Section("Figures 3 to 6: all blocks", tuple(_curves(evidence.sweeps, "all-blocks")))
     if evidence.one_block:
         yield Section("The same with one block", tuple(_curves(evidence.one_block, "one-block")))
+    elif evidence.sweeps:
+        yield Section("The same with one block", ("Not run: --only experiment1 trains it.",))
     if evidence.searches:
         yield Section("Figure 7", (searches_chart(search_rows(evidence.searches)),))
     if evidence.fits:

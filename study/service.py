@@ -14,6 +14,7 @@ from objectives.execution import has_bf16_units
 from objectives.hardware import has_mps
 from study import data_dir, slots
 from study.creation import create_or_resume, identify
+from study.crew import berths
 from study.docket import check_checkpoints, open_checkpoints
 from study.environment import device_of
 from study.errors import UnknownStudyError
@@ -199,11 +200,16 @@ def _notes(request: Request, device: torch.device) -> Iterator[str]:
         yield f"this {device.type} has no units for bf16; float32 may be faster"
     if request.compile == "on" and device.type not in ("cpu", "cuda"):
         yield f"nothing is compiled on {device.type}"
-    shares = request.workers_per_gpu > 1 and request.workers is None
-    if shares and device.type == "cuda" and not has_mps():
+    if _share_a_gpu(request, device) and not has_mps():
         yield "workers on one GPU take turns at it without NVIDIA's MPS (docs/workers.md)"
     if request.workers == "auto" and device.type != "cpu":
         yield f"--workers auto divides CPUs; on {device.type} it is the usual number"
+
+
+def _share_a_gpu(request: Request, device: torch.device) -> bool:
+    workers = None if request.workers == "auto" else request.workers
+    places = [place.gpu for place in berths(device, workers, request.workers_per_gpu)]
+    return device.type == "cuda" and len(places) > len(set(places))
 
 
 def probe_addresses(settings: Settings) -> None:

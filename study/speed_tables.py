@@ -1,7 +1,6 @@
 """Measured speeds for people: a table per task, and what they show in words."""
 
 from collections.abc import Iterator
-from itertools import groupby
 from statistics import median
 
 from objectives.data_options import short_name
@@ -11,14 +10,14 @@ from study.charts import Bars, Chart, Panel, Reference
 from study.report import Block
 from study.speeds import Speeds, TaskSpeeds, verdict
 from study.tabular import Tabular
-from study.words import counted
+from study.words import counted, ranges
 
 _WORK = {"train": "training step", "eval": "evaluation"}
 
 
 def headline(speeds: Speeds) -> list[str]:
     """On what and how it was measured."""
-    cores = f" on cores {_cores(speeds)}" if speeds.cores else ""
+    cores = f" on cores {ranges(speeds.cores)}" if speeds.cores else ""
     lines = [
         f"device:  {speeds.device}, {counted(speeds.threads, 'thread')}{cores}",
         f"images:  {short_name(speeds.dataset)}",
@@ -147,10 +146,3 @@ def _attempts(task: TaskSpeeds) -> str:
 
 def _unequal(speeds: Speeds) -> str:
     return " – UNEQUAL WORK" if speeds.unequal else ""
-
-
-def _cores(speeds: Speeds) -> str:
-    """Their numbers, as ranges where several follow each other: "0–7, 12"."""
-    numbers = sorted(speeds.cores)
-    runs = [list(run) for _, run in groupby(numbers, lambda core: core - numbers.index(core))]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)

@@ -180,3 +180,12 @@ def test_a_failed_check_fails_the_row(change: dict[str, float | str]) -> None:
 
 def test_extrapolated_epoch_is_marked() -> None:
     assert "~2.50" in str(replace(GOOD, whole_epoch=False))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("bench", ["gpu_sharing", "gpu_speed"])
+def test_without_a_gpu_a_line_says_that_nothing_was_done(bench: str) -> None:
+    script = ROOT / "bench" / f"{bench}.py"
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("no CUDA device: nothing was ")
+    assert not told.stderr

@@ -99,6 +99,13 @@ def test_a_run_says_what_is_really_done(subset: SearchData) -> None:
     assert str(mps) == "merged"
 
 
+@pytest.mark.parametrize(("model", "graphed"), [("vit_prepbn", False), ("vit_un", True)])
+def test_what_changes_in_the_course_of_a_run_is_no_graph(model: str, graphed: bool) -> None:
+    built = variant(model).build(MNIST_SHAPE)
+    found = possible(replace(FAST, graphed=True), built, torch.device("cuda"))
+    assert found.graphed is graphed
+
+
 @pytest.mark.parametrize("missing", ["compiler", "norm"])
 def test_what_cannot_be_compiled_is_said_and_runs_as_it_is(
     missing: str,

@@ -9,6 +9,7 @@ from models.errors import InputError
 from models.registry import Sizes, variant
 from models.switches import ZooSwitches
 from objectives.metrics import Diverged
+from objectives.outcome import Outcome
 from study.blog_layout import Outside, blog_report, read_outside
 from study.charts import Boxes, Chart
 from study.report_files import check_layout
@@ -58,6 +59,22 @@ def test_figures_show_the_accuracies_and_the_speeds(results: list[StudyResult]) 
     assert boxes.values[0] == (0.80, 0.81)
     assert boxes.values[1][1] == pytest.approx(0.1)  # the run that diverged guesses
     assert speed.name == "speed"
+
+
+def test_two_studies_of_a_model_are_two_boxes() -> None:
+    both = [
+        result_of("vit", [run_of(1, value)], name=name) for value, name in ((0.8, "a"), (0.9, "b"))
+    ]
+    (chart,) = blog_report(both, None, None).charts
+    (boxes,) = chart.panels[0].marks
+    assert isinstance(boxes, Boxes)
+    assert boxes.categories == ("vit (a)", "vit (b)")
+
+
+def test_where_nothing_was_trained_there_is_no_figure() -> None:
+    no_memory = run_of(1, None, outcome=Outcome.OOM)
+    told = blog_report([result_of("vit", [no_memory])], None, None)
+    assert "Figures" not in [section.title for section in told.sections]
 
 
 def test_sizes_and_counts_stand_beside_the_accuracy(results: list[StudyResult]) -> None:

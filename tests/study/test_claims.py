@@ -171,6 +171,16 @@ def test_short_training_decides_nothing_about_accuracy() -> None:
     assert all("epoch" in one.judgement.budget for one in accuracies)
 
 
+def test_dropout_is_judged_beside_experiment_1_or_not_at_all() -> None:
+    runs = [run_of(seed, 0.97, (5e-4, 100)) for seed in range(1, 6)]
+    with_it = tuple(result_of(name, runs) for name in ("vit", "vitbn"))
+    told = finding(claim("article", "dropout"), Evidence(dropout=with_it))
+    assert told.status == "not run"
+    assert told.judgement.reason.endswith("experiment 1 at lr 0.0005")
+    beside = finding(claim("article", "dropout"), Evidence(dropout=with_it, sweeps=with_it))
+    assert beside.status == "undecided"
+
+
 def test_what_is_missing_is_not_run_and_says_how_it_would_be() -> None:
     asked = Reproduction("article", ("speed",))
     why = {"speed": f"not run; {asked.command('speed')}"}

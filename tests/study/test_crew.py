@@ -78,6 +78,7 @@ def test_memory_is_that_of_the_current_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert memory_bytes(CUDA) == 40 * 2**30
 
 
+@pytest.mark.usefixtures("two_gpus")
 def test_that_workers_take_turns_on_a_gpu_without_mps_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -86,5 +87,7 @@ def test_that_workers_take_turns_on_a_gpu_without_mps_is_said(
     assert ["take turns" in line for line in _notes(shared, CUDA)] == [True]
     assert not list(_notes(shared, CPU))
     assert not list(_notes(Request(model="vit"), CUDA))
+    assert len(list(_notes(Request(model="vit", workers=3), CUDA))) == 1
+    assert not list(_notes(Request(model="vit", workers=2), CUDA))
     (tmp_path / "control").touch()
     assert not list(_notes(shared, CUDA))

@@ -43,7 +43,9 @@ def test_what_is_missing_is_run_once_and_all_that_is_there_is_told(
     assert all(row["mark"] == "undecided" and "seed" in row["reason"] for row in accuracies)
     unrun = [row for row in rows if row["published"].startswith("r ")]
     assert all("bnvit-study reproduce article --only speed" in row["reason"] for row in unrun)
-    assert all("--lr 0.0005,0.01" in row["reason"] for row in unrun)
+    tuned = [row["reason"] for row in rows if "each with its tuned values" in row["claim"]]
+    assert tuned
+    assert not any("--lr" in reason for reason in tuned), "it is of experiment 1"
     left_out = [
         row for row in rows if "ViT has no advantage in convergence, lr 0.005" in row["claim"]
     ]
@@ -77,6 +79,7 @@ def test_bad_input_is_one_line(shared_bnvit: Command) -> None:
         ("article --only speed --all", "--all is all parts; leave out --only"),
         ("article --epochs 0", "--epochs 0 must be at least 1"),
         ("article --lr 0.0005,0.1", "--lr 0.1 is none of the article's: 0.0005, 0.005, 0.01"),
+        ("blog --lr 0.0005", "--lr is of the article's experiment 1"),
         ("article --lr fast", "--lr fast must be numbers with commas between them"),
         ("article --batch-size 9", "--batch-size is of the blog's inference"),
         ("article -o /no/folder/x.html", "there is no folder /no/folder"),

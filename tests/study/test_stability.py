@@ -284,7 +284,9 @@ def test_a_report_shows_its_limits_tables_and_figures(
 ) -> None:
     told = laid_out(store, settings, Asked((result.name,)), "comparison", None)
     assert [line.startswith("vitbn, batch size") for line in told.verdicts] == [True, True]
-    assert [table.name for table in told.tables][:2] == ["limits", "rates"]
+    names = [table.name for table in told.tables]
+    assert (names[:2], names[-1]) == (["limits", "rates"], "environment")
+    assert told.tables[-1].rows[0][:2] == (result.name, "vitbn")
     assert {chart.name for chart in told.charts} == {"accuracy", "map", "limits"}
     assert "Share of runs that diverged" in html(told)
 
