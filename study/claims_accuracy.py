@@ -115,8 +115,8 @@ def dropout_judged(evidence: Evidence, lr: float) -> Judgement:
 
 def absent(model: str) -> Judgement:
     """What is said where the evidence has not these models with these values."""
-    why = f"no runs of {model} with these values; without --lr and with another --study there are"
-    return Judgement("not run", "", why)
+    more = "bnvit-study reproduce article --only experiment1 --study NAME, which trains all"
+    return Judgement("not run", "", f"no runs of {model} with these values; {more}")
 
 
 def _compatible(
