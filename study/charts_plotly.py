@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from study.charts import Chart, Heat, Panel, Picture, Reference
 from study.charts_page import SCRIPT, STYLE
-from study.charts_scale import ends, short_log_ticks
+from study.charts_scale import FEW_COUNTS, counts_along_x, ends, short_log_ticks
 from study.charts_style import (
     Entry,
     entries,
@@ -172,6 +172,9 @@ def _axis(panel: Panel, along_x: bool) -> dict[str, Any]:
         axis |= {"type": "log", "exponentformat": "power"}
         if ticks := short_log_ticks(panel, along_x):  # plotly would write 9 for 0.9
             axis |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    known = ends(panel, along_x)
+    if along_x and counts_along_x(panel) and known and known[1] - known[0] <= FEW_COUNTS:
+        axis["dtick"] = 1  # plotly would halve it
     if limits is not None:
         axis["range"] = [math.log10(end) for end in limits] if log else list(limits)
     return axis

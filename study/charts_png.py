@@ -12,11 +12,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from study.charts import Chart, Heat, Panel
 from study.charts_axes import draw
-from study.charts_scale import short_log_ticks
+from study.charts_scale import counts_along_x, short_log_ticks
 from study.charts_style import Entry, entries, has_picture, legend, rows_of
 
 PANEL_INCHES = (5.4, 3.5)
@@ -127,7 +133,9 @@ def _set_axes(panel: Panel, axes: Axes) -> None:
 
 
 def _thin_out_ticks(panel: Panel, axes: Axes) -> None:
-    """Plain numbers along a logarithmic axis of less than two powers of ten."""
+    """Whole numbers of counts; plain ones along a logarithmic axis of under two powers of ten."""
+    if counts_along_x(panel):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis, is_log in ((axes.xaxis, panel.log_x), (axes.yaxis, panel.log_y)):
         ticks = short_log_ticks(panel, along_x=axis is axes.xaxis)
         if is_log and ticks is not None:

@@ -1,10 +1,11 @@
-"""How far the axes of a panel reach, and where a short logarithmic one has ticks."""
+"""How far the axes of a panel reach, and where some have ticks."""
 
 import math
 
 from study.charts import Bars, Boxes, Line, Mark, Panel, Points, Values
 
 SHORT_LOG, VERY_SHORT_LOG = 100.0, 4.0  # from end to end of an axis
+FEW_COUNTS = 6  # from end to end, up to which each has a tick
 FEW_DIGITS = (1, 2, 5)
 MANY_DIGITS = (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
 
@@ -25,6 +26,16 @@ def ends(panel: Panel, along_x: bool) -> tuple[float, float] | None:
         if value is not None and math.isfinite(value) and (value > 0.0 or not is_log)
     ]
     return (min(found), max(found)) if found else None
+
+
+def counts_along_x(panel: Panel) -> bool:
+    """Whether all that stands along x are whole numbers, as epochs and trials are."""
+    found = [value for mark in panel.marks for values in _along(mark, True) for value in values]
+    return (
+        bool(found)
+        and not panel.log_x
+        and all(v is not None and float(v).is_integer() for v in found)
+    )
 
 
 def short_log_ticks(panel: Panel, along_x: bool) -> list[float] | None:

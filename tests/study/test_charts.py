@@ -27,7 +27,7 @@ from study.charts import (
     Points,
     Reference,
 )
-from study.charts_scale import ends, short_log_ticks
+from study.charts_scale import counts_along_x, ends, short_log_ticks
 from study.charts_style import (
     PALETTE,
     box,
@@ -283,3 +283,20 @@ def test_a_browser_draws_a_page_of_charts(page_of_charts: str) -> None:
         chart.get_by_role("button", name="vitbn").click()
         expect(chart.locator(".scatterlayer .points path")).to_have_count(3)
         browser.close()
+
+
+@pytest.mark.parametrize("last", [4, 20, 30])
+def test_counts_have_whole_ticks(last: int) -> None:
+    epochs = tuple(map(float, range(1, last + 1)))
+    panel = Panel("", "epoch", "", (Line("vit", epochs, epochs),))
+    chart = Chart("c", "", (panel,))
+    ticks = charts_png._figure(chart, 72).axes[0].get_xticks()
+    assert len(ticks) > 3
+    assert all(tick == round(tick) for tick in ticks)
+    assert charts_plotly.figure(chart).layout.xaxis.dtick == (1 if last == 4 else None)
+
+
+def test_what_is_no_count_has_ticks_between() -> None:
+    for x in ((1.0, 1.5, 4.0), (1.0, None, 4.0), ()):
+        panel = Panel("", "s", "", (Line("vit", x, (0.0,) * len(x)),))
+        assert not counts_along_x(panel)
