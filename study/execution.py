@@ -17,7 +17,7 @@ from study.request import Compile
 
 COMPILE_KEY = "bnvit:compile"
 PAYS = "pays"  # what "auto" became where a CPU is expected to save more than compiling takes
-GRAPH = "graph"  # what it became elsewhere: recording a step on CUDA takes less than a second
+GRAPH = "graph"  # what it became elsewhere: nothing on a CPU, on CUDA a graph
 
 
 def decided(
