@@ -1,10 +1,13 @@
 """The data folder: made with permissions that work, and found writable before work begins."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from study.errors import StorageError
+
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 on macOS, 108 on Linux
 
 
 def prepare(folder: Path) -> None:
@@ -36,3 +39,11 @@ def make_passable(folder: Path) -> None:
         path.mkdir(exist_ok=True)
         if os.geteuid() == 0:
             path.chmod(path.stat().st_mode | 0o011)
+
+
+def socket_folder(beside: Path, longest_name: str) -> Path:
+    """Where Unix sockets lie: `beside`, or in the temporary folder where that path is too long."""
+    if len(os.fsencode(beside)) <= SOCKET_PATH_LIMIT - len(f"/{longest_name}"):
+        return beside
+    digest = hashlib.sha256(os.fsencode(beside.parent)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"bnvit-{os.geteuid()}-{digest}"

@@ -13,9 +13,8 @@ from study.finding import Finding, carried_out
 from study.mlflow_errors import errors_told
 from study.mlflow_tracker import MlflowTracker
 from study.overview import Overview, overview
-from study.service import CREATE_LOCK
 from study.settings import Settings
-from study.storage import Store, tracking_uri
+from study.storage import CREATE_LOCK, Store, tracking_uri
 from study.studies import MLFLOW_KEY, find_study, runs_of
 from study.tracking import StudyRuns, probe_tracking
 from study.words import counted

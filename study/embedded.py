@@ -8,13 +8,11 @@ kernel who is calling (peer authentication).
 """
 
 import fcntl
-import hashlib
 import logging
 import os
 import pwd
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +24,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from study.data_dir import make_passable, unusable
+from study.data_dir import make_passable, socket_folder, unusable
 from study.errors import StorageError
 from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
 from study.stop import uninterrupted
@@ -37,7 +35,6 @@ PORT = 5432  # names the socket; said everywhere, as PGPORT in the environment m
 DATABASES = ("optuna", "mlflow")
 MAX_CONNECTIONS = 300
 PROBE_TIMEOUT_S = 5
-SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 on macOS, 108 on Linux
 NETWORK_FILE_SYSTEMS = (
     "nfs",
     "cifs",
@@ -108,6 +105,34 @@ class EmbeddedPostgres:
                     with suppress(FileNotFoundError):  # the temporary folder was tidied up
                         self._socket_dir.rmdir()
 
+    def admit(self, role: str) -> None:
+        """Let the owner of the data in as `role`, too, from now on; call it while it runs."""
+        names = self.data / "pg_ident.conf"
+        part = names.with_name("pg_ident.conf.part")
+        part.write_text(_admitted(ROLE, role))
+        os.chown(part, self._account.pw_uid, self._account.pw_gid)
+        part.rename(names)
+        with self._connect("postgres") as connection:
+            connection.execute("SELECT pg_reload_conf()")
+
+    def revive(self) -> bool:
+        """Start the server again if it has ended; returns whether it had. Call it while in use."""
+        if self._answers():
+            return False
+        with self._startup_lock():
+            self._ensure_running()
+        return True
+
+    def users(self) -> list[psutil.Process]:
+        """This user's processes that have the server in use, this one and others."""
+        lock = str(self.folder / "users.lock")
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if any(file.path == lock for file in process.open_files()):
+                    found.append(process)
+        return found
+
     @property
     def _host_file(self) -> Path:
         return self.folder / "running-on-host"
@@ -115,11 +140,7 @@ class EmbeddedPostgres:
     @property
     def _socket_dir(self) -> Path:
         """Beside the data; in the temporary folder where that path is too long for a socket."""
-        beside = self.folder / "socket"
-        if len(os.fsencode(beside)) <= SOCKET_PATH_LIMIT - len("/.s.PGSQL.5432"):
-            return beside
-        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"bnvit-{os.geteuid()}-{digest}"
+        return socket_folder(self.folder / "socket", f".s.PGSQL.{PORT}")
 
     def _prepare_folder(self) -> None:
         make_passable(self.folder.parent)
@@ -187,8 +208,7 @@ class EmbeddedPostgres:
             "--auth-local=peer", "--auth-host=reject", "--no-instructions",
         )  # fmt: skip
         (fresh / "pg_hba.conf").write_text("local all all peer map=owner\n")
-        client = pwd.getpwuid(os.geteuid()).pw_name
-        (fresh / "pg_ident.conf").write_text(f'owner "{client}" {ROLE}\n')
+        (fresh / "pg_ident.conf").write_text(_admitted(ROLE))
         with (fresh / "postgresql.conf").open("a") as file:
             file.write("include 'bnvit.conf'\n")
         fresh.rename(self.data)
@@ -269,6 +289,12 @@ def _lock(path: Path, operation: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _admitted(*roles: str) -> str:
+    """Lines of the map `owner`: the roles as which this user may connect."""
+    client = pwd.getpwuid(os.geteuid()).pw_name
+    return "".join(f'owner "{client}" {role}\n' for role in roles)
 
 
 def _pid_in(pid_file: Path) -> int | None:

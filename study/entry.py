@@ -17,6 +17,7 @@ from study.cli_models import model_commands
 from study.cli_reports import report_commands
 from study.cli_reproduce import reproduce_command
 from study.cli_stability import stability_command
+from study.cli_stack import stack_commands
 from study.cli_team import team_commands
 from study.logs import log_to_stderr
 
@@ -33,6 +34,7 @@ report_commands(app)
 reproduce_command(app)
 model_commands(app)
 team_commands(app)
+stack_commands(app)
 
 
 def main() -> None:

@@ -51,5 +51,13 @@ class UiError(BnvitError):
     """A web server did not start; the message carries its last words."""
 
 
+class MetricsError(BnvitError):
+    """Metrics cannot be served where that was asked; choose another port or host."""
+
+
+class StackError(BnvitError):
+    """The services around the workers cannot be started or stopped; the message says why."""
+
+
 class ExportError(BnvitError):
     """What would be written does not compute what the model does; nothing was written."""

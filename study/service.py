@@ -21,18 +21,18 @@ from study.errors import UnknownStudyError
 from study.execution import decided
 from study.giving_up import give_up
 from study.identity import UUID_KEY, StudyIdentity
+from study.metrics_server import check_ports
 from study.overview import Overview, overview
 from study.recorder import record_study_end
 from study.request import Request
 from study.settings import Settings, postgres_url
 from study.spool import Spool
-from study.storage import Store, open_store, probe, tracking_uri
+from study.storage import CREATE_LOCK, Store, open_store, probe, tracking_uri
 from study.studies import CHECKPOINTS_KEY, MLFLOW_KEY, set_stopped
 from study.tracking import StudyRuns, open_tracker, probe_tracking
 from study.workplace import worker_name
 
 SWEEP_S = 10.0  # for the copies of checkpoints to be deleted
-CREATE_LOCK = 7_231_002  # advisory lock around the creation of studies
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def open_sessions(
     probe_addresses(settings)
     check_checkpoints(settings)
     device = device_of(requests[0].device)
+    check_ports(settings, _most_workers(requests[0], device))
     data_dir.prepare(settings.data_dir)
     say(f"data:    {requests[0].dataset}")
     identified = _identified(requests, settings, device)
@@ -192,6 +193,13 @@ def _shares(request: Request, device: torch.device) -> int:
     if request.workers == "auto" and device.type == "cpu":
         return torch.get_num_threads()
     return request.workers if isinstance(request.workers, int) else 1
+
+
+def _most_workers(request: Request, device: torch.device) -> int:
+    """How many local workers there will be, at most."""
+    if request.workers == "auto":
+        return max(_shares(request, device), len(berths(device, None, request.workers_per_gpu)))
+    return len(berths(device, request.workers, request.workers_per_gpu))
 
 
 def _notes(request: Request, device: torch.device) -> Iterator[str]:

@@ -27,7 +27,8 @@ from study.settings import LEASE_S, Settings, postgres_url
 
 LOCK_POLL_S = 0.05
 LOCK_PATIENCE_S = 120.0
-SCHEMA_LOCK = 7_231_001  # advisory lock around the creation of all schemas
+SCHEMA_LOCK = 7_231_001  # advisory lock around the creation of the store's tables
+CREATE_LOCK = 7_231_002  # the same around that of studies, and of MLflow's tables
 MLFLOW_DATABASE = "mlflow"
 
 _LOST = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)

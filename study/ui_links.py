@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
+from study.ports import LOOPBACK
 from study.results import StudyResult
 from study.settings import Settings, is_server, shown_address
-from study.ui import HOST, MLFLOW_PORT, comparison_page
+from study.ui import MLFLOW_PORT, comparison_page
 
 
 def links_of(settings: Settings, results: Sequence[StudyResult]) -> Iterator[tuple[str, str]]:
     """MLflow's pages of the studies' runs, all together and each: what for, and the address."""
     uri = settings.mlflow_uri or ""
-    base = shown_address(uri) if is_server(uri) else f"http://{HOST}:{MLFLOW_PORT}"
+    base = shown_address(uri) if is_server(uri) else f"http://{LOOPBACK}:{MLFLOW_PORT}"
     opens = "" if is_server(uri) else " (while 'bnvit-study ui' runs)"
     found = {
         result.name: str(experiment)

@@ -1,0 +1,44 @@
+"""The commands for the services around the workers. Parse, call, print – nothing else."""
+
+from typing import Annotated
+
+import typer
+
+from study.cli_options import MlflowOption, StorageOption, settings_from
+
+
+def stack_commands(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command, example in ((up, "up"), (down, "down")):
+        app.command(epilog=f"Example: bnvit-study {example}")(command)
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65534, help="Port of the pages.")] = 8080,
+    storage: StorageOption = None,
+    mlflow: MlflowOption = None,
+) -> None:
+    """Start store, MLflow and dashboard in the background, behind a login where nginx is."""
+    from study.stack.updown import up as start
+
+    for line in start(settings_from(storage, mlflow), port):
+        print(line)
+
+
+def down(
+    yes: Annotated[bool, typer.Option("--yes", help="Stop workers, too; do not ask.")] = False,
+) -> None:
+    """Stop what 'up' started; asks first if workers are at work on the store."""
+    from study.stack.updown import find_running
+
+    found = find_running(settings_from())
+    if found.users and not yes:
+        question = (
+            f"still at work: {found.describe_users()}; stop them as well? Their trials are saved "
+            "and go on with the next 'run'"
+        )
+        if not typer.confirm(question):
+            print("nothing was stopped")
+            raise typer.Exit(1)
+    for line in found.carry_out():
+        print(line)

@@ -1,0 +1,191 @@
+"""`up` and `down`: start the services in the background, stop them and all that they left."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from models.errors import InputError
+from study import data_dir
+from study.embedded import EmbeddedPostgres
+from study.errors import StackError
+from study.ports import why_taken
+from study.settings import Settings, is_server
+from study.stack.layout import Layout
+from study.stack.login import USER
+from study.stack.proxy import find_nginx
+from study.stack.state import KeeperLock, State
+
+STOP_TIMEOUT_S = 45.0  # for services, or workers with their trials, to end
+POLL_S = 0.1
+
+log = logging.getLogger(__name__)
+
+
+def up(settings: Settings, port: int) -> list[str]:
+    """Start what does not run; returns what to tell people.
+
+    Raises InputError or a BnvitError that says why it does not work; nothing runs then that did
+    not run before.
+    """
+    settings.check()
+    if settings.mlflow_uri is not None and is_server(settings.mlflow_uri):
+        raise InputError(
+            f"'up' starts an MLflow of its own, and {settings.mlflow_label} was given; unset "
+            "MLFLOW_TRACKING_URI, or look at the studies with 'bnvit-study ui'"
+        )
+    data_dir.prepare(settings.data_dir)
+    layout = Layout(settings.data_dir)
+    if KeeperLock(layout.folder).is_held():
+        state = State.read(layout.folder)
+        if state is None:
+            raise StackError("another 'up' or 'down' is at work on this data folder; wait for it")
+        return ["already up", *_pages(layout, state)]
+    _end_leftovers(layout)
+    _check_ports(port)
+    _start_keeper(settings, layout, port)
+    state = State.read(layout.folder)
+    if state is None:
+        raise StackError(f"the stack has ended again; see {layout.data_dir / 'logs' / 'stack.log'}")
+    return [*_pages(layout, state), "bnvit-study down stops all of it."]
+
+
+@dataclass(frozen=True)
+class Downing:
+    """What `down` is to stop."""
+
+    layout: Layout
+    is_up: bool
+    users: Sequence[psutil.Process]  # others that work on the embedded store
+
+    def describe_users(self) -> str:
+        """Who else works on the store, in words."""
+        return ", ".join(f"{_command_of(one)} (process {one.pid})" for one in self.users)
+
+    def carry_out(self) -> list[str]:
+        """Stop all; returns what to tell people. Raises StackError if something does not end."""
+        for process in self.users:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+        _wait_for([process.is_running for process in self.users], "a worker")
+        state = State.read(self.layout.folder)
+        keeper = state.keeper.process() if state is not None else None
+        if keeper is not None:
+            keeper.send_signal(signal.SIGTERM)
+            lock = KeeperLock(self.layout.folder)
+            _wait_for([lock.is_held], "the stack")
+        leftovers = _end_leftovers(self.layout)
+        if not (self.is_up or leftovers or self.users):
+            return ["nothing is running"]
+        return ["stopped; studies, runs and files stay, 'bnvit-study up' shows them again"]
+
+
+def find_running(settings: Settings) -> Downing:
+    """What runs on the data folder."""
+    layout = Layout(settings.data_dir)
+    server = EmbeddedPostgres(settings.data_dir / "postgres")
+    state = State.read(layout.folder)
+    keeper = state.keeper.process() if state is not None else None
+    own = {os.getpid(), *([keeper.pid] if keeper is not None else [])}
+    users = [process for process in server.users() if process.pid not in own]
+    return Downing(layout, keeper is not None, users)
+
+
+def _start_keeper(settings: Settings, layout: Layout, port: int) -> None:
+    """Start the process that stays; raises StackError with its reason where it does not."""
+    log_file = layout.data_dir / "logs" / "stack.log"
+    log_file.parent.mkdir(exist_ok=True)
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-P", "-m", "study.stack.keeper", str(port), str(write_end)]
+    with log_file.open("wb") as output, os.fdopen(read_end) as report:
+        subprocess.Popen(
+            command,
+            env=_environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[write_end],
+        )
+        os.close(write_end)
+        told = report.read()
+    if not told:
+        raise StackError(f"the stack did not start; see {log_file}")
+    if error := json.loads(told)["error"]:
+        raise StackError(error)
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """Settings by environment: a command line can be read by others, passwords included."""
+    given = {
+        "BNVIT_DATA_DIR": str(settings.data_dir),
+        "BNVIT_STORAGE_URL": settings.storage_url or "",
+        "BNVIT_MLFLOW_URI": "" if settings.is_tracking_off else settings.mlflow_uri or "",
+        "MLFLOW_TRACKING_URI": "",
+    }
+    return {**os.environ, **given}
+
+
+def _pages(layout: Layout, state: State) -> Iterator[str]:
+    yield f"Optuna Dashboard: {state.dashboard_url}"
+    yield f"MLflow:           {state.mlflow_url}"
+    if state.has_login:
+        yield f"Login:            user {USER}, password in {layout.password_file}"
+    else:
+        yield (
+            "No login: nginx is not installed, so the pages answer on this machine alone, and to "
+            "all of its users"
+        )
+
+
+def _check_ports(port: int) -> None:
+    wanted = [port] if find_nginx() is not None else [port, port + 1]
+    for one in wanted:
+        if reason := why_taken(one):
+            raise StackError(f"port {one} cannot be used ({reason}); choose another with --port")
+
+
+def _end_leftovers(layout: Layout) -> bool:
+    """End services whose keeper was killed; returns whether there were any."""
+    state = State.read(layout.folder)
+    if state is None or state.keeper.process() is not None:
+        return False
+    found = [one.process() for one in state.services.values()]
+    groups = [process for process in found if process is not None]
+    for process in groups:
+        log.warning("ending %s (process %d), which was left behind", process.name(), process.pid)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)  # each is the first of its group
+            with suppress(psutil.TimeoutExpired):
+                process.wait(5)
+    State.forget(layout.folder)
+    return bool(groups)
+
+
+def _wait_for(running: Sequence[Callable[[], bool]], what: str) -> None:
+    until_s = time.monotonic() + STOP_TIMEOUT_S
+    while any(one() for one in running):
+        if time.monotonic() > until_s:
+            raise StackError(f"{what} does not end within {STOP_TIMEOUT_S:.0f} s; try again")
+        time.sleep(POLL_S)
+
+
+def _command_of(process: psutil.Process) -> str:
+    """What a process of ours does: its command's first words, without options."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return "a process"
+    named = [word for word in words if not word.startswith("-")]
+    known = ("run", "worker", "fit", "sweep", "stability", "ui", "watch", "measure", "reproduce")
+    found = next((word for word in named if word in known), None)
+    return f"bnvit-study {found}" if found else "a process"
