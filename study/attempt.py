@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import optuna
@@ -29,6 +29,7 @@ from study.patience import Patience
 from study.spool import Spool
 from study.stop import Stop
 from study.suggestion import suggest
+from study.tally import Tally
 
 CHECKPOINT_S = 300  # at least so often, between rungs as well
 
@@ -53,6 +54,7 @@ class Hands:
     patience: Patience
     stop: Stop
     spool: Spool | None  # None: tracking is off
+    tally: Tally = field(default_factory=Tally)
 
 
 class Attempt:
@@ -164,7 +166,7 @@ class Attempt:
                 log.warning("trial %d: a checkpoint is of another run (%s)", self.number, error)
                 continue
             log.info("trial %d goes on from %d images", self.number, run.images_seen)
-            self.ledger.images_saved = images
+            self.ledger.images_saved = self.ledger.images_before = images
             return
 
     def _is_to_leave(self) -> bool:
@@ -172,6 +174,7 @@ class Attempt:
 
     def _wants_pause(self) -> bool:
         """Asked after each step; reads nothing but memory."""
+        self.ledger.stepped_at_s = time.monotonic()
         beat = self.hands.beat
         return (
             self._is_to_leave()

@@ -63,6 +63,7 @@ class Beat:
         self._interval_s = store.lease_s / BEATS_PER_LEASE
         self._away_since_s: float | None = None  # None: it is reachable
         self._away_until_s = 0.0
+        self._passed_at_s = time.monotonic()
         self._hold: _Hold | None = None
         self._stop = threading.Event()
         self._lock = threading.Lock()  # around a beat, so that a hold does not end in its middle
@@ -91,6 +92,11 @@ class Beat:
         """For how long the store has been away; 0 while it is reachable."""
         since_s = self._away_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the store has not taken a sign of life, since this began at most."""
+        return time.monotonic() - self._passed_at_s
 
     @property
     def is_settled(self) -> bool:
@@ -127,6 +133,7 @@ class Beat:
             self._beat()
 
     def _beat(self) -> None:
+        asked_at_s = time.monotonic()
         try:
             self._sign()
             with self._lock:
@@ -138,6 +145,7 @@ class Beat:
             log.debug("no sign of life: %s", error)
             self.note_outage()
             return
+        self._passed_at_s = asked_at_s
         if self._away_since_s is not None:
             self._away_until_s = time.monotonic()
             self._away_since_s = None

@@ -15,6 +15,8 @@ from study.cli_options import (
     FreshOption,
     ImageSizeOption,
     JsonOption,
+    MetricsHostOption,
+    MetricsPortOption,
     MlflowOption,
     NewHeadOption,
     PrecisionOption,
@@ -106,6 +108,8 @@ def run(
     storage: StorageOption = None,
     mlflow: MlflowOption = None,
     checkpoints: CheckpointsOption = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
@@ -139,8 +143,11 @@ def run(
         storage=storage,
         mlflow=mlflow,
         checkpoints=checkpoints,
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
     )
-    conducted([request], settings_from(storage, mlflow, checkpoints), as_json)
+    settings = settings_from(storage, mlflow, checkpoints, metrics_port, metrics_host)
+    conducted([request], settings, as_json)
 
 
 @app.command(epilog="Example: bnvit-study studies")

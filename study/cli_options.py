@@ -110,21 +110,54 @@ WorkersOption = Annotated[
 WorkersPerGpuOption = Annotated[
     int, typer.Option("--workers-per-gpu", min=1, help="Workers that share a GPU.")
 ]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help="Serve metrics for Prometheus there; each further local worker takes the next port.",
+    ),
+]
+MetricsHostOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-host",
+        metavar="ADDRESS",
+        help="Where that port is: 0.0.0.0 for all networks. Default: 127.0.0.1.",
+        show_default=False,
+    ),
+]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Use the next free name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def settings_from(
-    storage: str | None = None, mlflow: str | None = None, checkpoints: str | None = None
+    storage: str | None = None,
+    mlflow: str | None = None,
+    checkpoints: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
 ) -> "Settings":
     """The environment's settings, with what the command line says instead.
 
     Raises InputError naming the variable that cannot be used.
     """
+    from models.errors import InputError
     from study.settings import read_settings
 
-    given = {"storage_url": storage, "mlflow_uri": mlflow, "checkpoints": checkpoints}
-    return read_settings({key: value for key, value in given.items() if value is not None})
+    given = {
+        "storage_url": storage,
+        "mlflow_uri": mlflow,
+        "checkpoints": checkpoints,
+        "metrics_port": metrics_port,
+        "metrics_host": metrics_host,
+    }
+    settings = read_settings({key: value for key, value in given.items() if value is not None})
+    if metrics_host is not None and settings.metrics_port is None:
+        raise InputError("--metrics-host says where --metrics-port is; give that as well")
+    return settings
 
 
 def console_on(stderr: bool = False) -> "Console":

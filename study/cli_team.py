@@ -9,6 +9,8 @@ from study.cli_options import (
     CheckpointsOption,
     DeviceOption,
     JsonOption,
+    MetricsHostOption,
+    MetricsPortOption,
     MlflowOption,
     StorageOption,
     console_on,
@@ -55,6 +57,8 @@ def worker(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: as PyTorch chooses.")
     ] = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = None,
     memory_share: Annotated[float, typer.Option(min=0.01, max=1.0, **_HIDDEN)] = 1.0,
     name: Annotated[str | None, typer.Option(**_HIDDEN)] = None,
     of_parent: Annotated[int | None, typer.Option(**_HIDDEN)] = None,
@@ -63,7 +67,7 @@ def worker(
     from study.joining import join
     from study.worker import Limits
 
-    settings = settings_from(storage, mlflow, checkpoints)
+    settings = settings_from(storage, mlflow, checkpoints, metrics_port, metrics_host)
     try:
         code = join(
             settings,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 import torch
@@ -39,6 +39,7 @@ class Berth:
     threads: int
     gpu: str | None = None  # as CUDA_VISIBLE_DEVICES names it
     memory_share: float = 1.0  # of its GPU
+    metrics_port: int | None = None  # None: it serves no metrics
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Crew:
         self.store = store
         self.studies = studies
         self.settings = settings
-        self.members = [self._start(berth) for berth in places]
+        self.members = [self._start(berth) for berth in _with_ports(places, settings.metrics_port)]
 
     def __enter__(self) -> "Crew":
         return self
@@ -183,6 +184,8 @@ class Crew:
             "BNVIT_CHECKPOINTS": self.settings.checkpoints or "",
             "BNVIT_LEASE_S": str(self.settings.lease_s),
             "BNVIT_STORE_PATIENCE_S": str(self.settings.store_patience_s),
+            "BNVIT_METRICS_PORT": str(berth.metrics_port or ""),
+            "BNVIT_METRICS_HOST": self.settings.metrics_host,
             "OMP_NUM_THREADS": str(berth.threads),
         }
         if berth.gpu is not None:
@@ -207,6 +210,13 @@ class ParentWatch:
                 self.stop.request(signal.SIGTERM)
                 log.warning("the 'run' that started this worker is gone; stopping")
             time.sleep(PARENT_POLL_S)
+
+
+def _with_ports(places: list[Berth], first: int | None) -> list[Berth]:
+    """The places, each with a port for its metrics; who replaces its worker takes that again."""
+    if first is None:
+        return places
+    return [replace(place, metrics_port=first + index) for index, place in enumerate(places)]
 
 
 def _arguments(studies: Sequence[str], berth: Berth, name: str) -> list[str]:

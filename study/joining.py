@@ -18,6 +18,7 @@ from study.docket import Docket, check_checkpoints
 from study.environment import device_of
 from study.errors import StoreAwayError
 from study.logs import be_brief, identify
+from study.metrics_server import check_ports, serving
 from study.patience import Patience
 from study.settings import Settings
 from study.stop import Stop, stop_on_signals
@@ -50,6 +51,8 @@ def join(
         be_brief()
     settings.check()
     check_checkpoints(settings)
+    if of_parent is None:
+        check_ports(settings, 1)
     device = device_of(device_name)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -87,11 +90,13 @@ def _join(
 ) -> None:
     patience = Patience(settings.store_patience_s, stop)
     with ExitStack() as stack:
+        show_metrics = stack.enter_context(serving(settings, is_alone))
         store = _opened(settings, stack, patience, is_alone)
         docket = patience(lambda: Docket(store, settings, device, studies))
         stack.callback(docket.close)
         hands = stack.enter_context(workplace(store, settings, device, patience, name))
         identify(worker=hands.beat.worker.name)
+        show_metrics(hands)
         if is_alone:
             log.info("worker %s joins %s", hands.beat.worker.name, store.label)
         ended = work(docket, hands, limits)

@@ -45,6 +45,8 @@ class Ledger:
         self.claim = claim
         self.run: Run | None = None  # once it has begun
         self.images_saved = 0  # in the last checkpoint
+        self.images_before = 0  # of attempts before this one, which goes on from there
+        self.stepped_at_s = 0.0  # by the monotonic clock: the last training step
         self._recorded = 0  # rungs of the curve that are in the spool
         self.recorder = NullRecorder()
         if spool is not None and job.runs is not None:

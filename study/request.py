@@ -42,6 +42,8 @@ _PLAIN_OPTIONS = (
     "workers_per_gpu",
     "compile",
     "study",
+    "metrics_port",
+    "metrics_host",
 )
 # That a fit takes over from its study.
 _INHERITED = {"dataset", "train_images", "image_size", "precision", "weights"}
@@ -76,6 +78,8 @@ class Request:
     checkpoints: str | None = None
     workers: Workers | None = None  # local ones; None: one per GPU, or one on the CPU
     workers_per_gpu: int = 1
+    metrics_port: int | None = None  # of the first local worker; None: no metrics
+    metrics_host: str | None = None
     precision: Precision = PRECISION
     compile: Compile = "auto"
     plan: Plan | StabilityPlan | None = None  # None: a search
@@ -121,6 +125,8 @@ class Request:
         _one_of("compile", self.compile, get_args(Compile))
         if isinstance(self.workers, int):
             _within("workers", self.workers, MOST_WORKERS, least=0)
+        if self.metrics_port is not None and self.workers == 0:
+            raise InputError("--workers 0 starts none to serve metrics; give each worker the port")
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("pruner", self.pruner, get_args(PrunerName))
         if self.sampler == "gp" and self.pruner != "none":

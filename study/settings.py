@@ -21,6 +21,7 @@ LEASE_S = 30.0
 MOST_LEASE_S = 86_400.0
 STORE_PATIENCE_S = 600.0
 MOST_PATIENCE_S = 86_400.0 * 365
+MOST_PORT = 65_535
 SYSTEM_DATA_DIR = Path("/var/lib") / APP_NAME
 
 
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
     checkpoints: str | None = None  # where all nodes find checkpoints: a URL, or "local"
     # An outage ridden out.
     store_patience_s: float = Field(default=STORE_PATIENCE_S, ge=0, le=MOST_PATIENCE_S)
+    metrics_port: int | None = Field(default=None, ge=1, le=MOST_PORT)  # None: no metrics
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)  # where that port is
 
     @field_validator("checkpoints")
     @classmethod
@@ -100,7 +103,7 @@ class Settings(BaseSettings):
             )
 
 
-def read_settings(given: Mapping[str, str]) -> Settings:
+def read_settings(given: Mapping[str, object]) -> Settings:
     """The environment's settings, with those `given` instead.
 
     Raises InputError naming the variable that cannot be used.

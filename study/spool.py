@@ -79,6 +79,11 @@ class Spool:
                 raise
             self.changed.notify_all()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the lines still to be replayed."""
+        return self._end - self._first
+
     def head(self) -> Entry | None:
         """The first line that is not done; None where all are, or the spool is closed."""
         with self.changed:

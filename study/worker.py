@@ -76,6 +76,7 @@ def _attempt(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
         if not claim.is_hopeless:
             return _train(job, claim, hands)
         hands.patience(lambda: give_up(job.store, job.study, job.runs, claim, hands.spool))
+        hands.tally.count(job.study.study_name, Outcome.FAILED)
         job.checkpoints.discard(claim.number)
         return Outcome.FAILED
 
@@ -83,7 +84,9 @@ def _attempt(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
 def _train(job: Job, claim: Claim, hands: Hands) -> Outcome | None:
     trial = f"trial {claim.number} of '{job.study.study_name}'"
     log.info("%s begins%s", trial, f", attempt {claim.attempt}" if claim.attempt > 1 else "")
-    outcome = Attempt(job, claim, hands).run()
+    attempt = Attempt(job, claim, hands)
+    with hands.tally.holding(job.study.study_name, attempt.ledger) as held:
+        outcome = held.outcome = attempt.run()
     if outcome is not None:
         log.info("%s: %s", trial, outcome.value)
     elif hands.stop.requested:

@@ -76,3 +76,4 @@ def test_a_look_at_the_store_needs_nothing_that_trains(store: Store, shared_dir:
 def test_a_worker_trains_the_articles_models_on_mnist_without_torchvision() -> None:
     found = imported(READY_TO_TRAIN)
     assert found & TRAINING == {"torch"}
+    assert "prometheus_client" not in found
