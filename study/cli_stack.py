@@ -1,5 +1,6 @@
 """The commands for the services around the workers. Parse, call, print – nothing else."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,12 @@ from study.cli_options import MlflowOption, StorageOption, settings_from
 
 def stack_commands(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command, example in ((up, "up"), (down, "down")):
+    for command, example in (
+        (up, "up"),
+        (down, "down"),
+        (backup, "backup monday"),
+        (restore, "restore monday"),
+    ):
         app.command(epilog=f"Example: bnvit-study {example}")(command)
 
 
@@ -42,3 +48,25 @@ def down(
             raise typer.Exit(1)
     for line in found.carry_out():
         print(line)
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder to write the backup to.")],
+) -> None:
+    """Write the embedded store, studies and MLflow's runs, to a folder; studies may be running."""
+    from study.backup import back_up
+
+    settings = settings_from()
+    back_up(settings, folder)
+    print(f"backed up to {folder}; weights are files, in {settings.data_dir / 'artifacts'}")
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A backup's folder.")],
+) -> None:
+    """Read a backup into a data folder without studies, as BNVIT_DATA_DIR names it."""
+    from study.backup import restore as read_back
+
+    settings = settings_from()
+    read_back(settings, folder)
+    print(f"restored into {settings.data_dir}; a study goes on with the 'run' that began it")

@@ -78,6 +78,8 @@ def engine_options(idle_s: float) -> dict[str, Any]:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "bnvit-study",
             "options": f"-c idle_in_transaction_session_timeout={round(idle_s * 1000)}"
+            # Else what Optuna makes would lie in a schema that is called as the user is: ours.
+            " -c search_path=public"
             # Of a node that is gone without a word the server notices, and frees its locks.
             " -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         },

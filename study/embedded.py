@@ -115,6 +115,14 @@ class EmbeddedPostgres:
         with self._connect("postgres") as connection:
             connection.execute("SELECT pg_reload_conf()")
 
+    def call(self, program: str, *arguments: str) -> None:
+        """Run one of Postgres' client programs on this server, as this user; call it while in use.
+
+        Raises StorageError with its reason where it fails.
+        """
+        reached = ["--host", str(self._socket_dir), "--port", str(PORT), "--username", ROLE]
+        self._programs.run_as_user(program, *reached, *arguments)
+
     def revive(self) -> bool:
         """Start the server again if it has ended; returns whether it had. Call it while in use."""
         if self._answers():

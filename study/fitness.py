@@ -73,8 +73,8 @@ def _lack(uri: str, study: optuna.Study, runs: StudyRuns) -> str:
             tracker.check_study(runs, str(study.user_attrs[UUID_KEY]))
         finally:
             tracker.disconnect()
-    except TrackingOutageError:
-        return "does not answer"
+    except TrackingOutageError as error:
+        return f"does not answer ({error.__cause__ or error})"
     except TrackingError:
         return "does not have it"
     return ""

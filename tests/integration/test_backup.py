@@ -1,0 +1,93 @@
+"""A backup taken while a study runs, and what goes on from it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.settings import Settings
+from study.storage import open_store
+from study.studies import show_study
+from tests.conftest import new_data_dir
+from tests.integration.processes import (
+    STUDY,
+    TINY_RUN,
+    finish,
+    show,
+    start,
+    until,
+    wait_for_line,
+)
+
+TRIALS = 4
+RUN = f"{TINY_RUN} --trials {TRIALS} --epochs 8 --pruner none"
+
+
+def command(line: str, data_dir: Path) -> tuple[int, str, str]:
+    return finish(start(line, data_dir))
+
+
+def curves(told: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """What is known of each trial that has ended, by its number."""
+    fields = ("outcome", "lr", "batch_size", "val_accuracy", "rungs", "attempt", "mlflow_run_id")
+    return {
+        row["number"]: {name: row[name] for name in fields}
+        for row in told["trials"]
+        if row["outcome"] == "complete"
+    }
+
+
+def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(data_dir: Path) -> None:
+    backup = data_dir / "backup"
+    run = start(RUN, data_dir)
+    wait_for_line(run, "workers:")  # it has made the study
+    settings = Settings(data_dir=data_dir, storage_url=None, mlflow_uri=None)
+    with open_store(settings) as store:
+        until(lambda: show_study(store, STUDY).outcomes.get("complete", 0) >= 1, 90)
+    code, _, err = command(f"backup {backup}", data_dir)
+    assert code == 0, err
+    assert run.poll() is None, "it was backed up while it ran"
+    known = curves(show(data_dir))
+    run.terminate()
+    finish(run)
+    with new_data_dir() as empty:
+        assert command(f"restore {backup}", empty)[0] == 0
+        restored = curves(show(empty))
+        assert len(restored) >= 1
+        assert restored == {number: known[number] for number in restored}
+        code, _, err = command(f"restore {backup}", empty)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "holds studies already" in err
+        code, _, err = command(RUN, empty)
+        assert code == 0, err
+        ended = curves(show(empty))
+        assert sorted(ended) == list(range(TRIALS))
+        assert {number: ended[number] for number in restored} == restored
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("backup {full}", "exists already; name a new folder"),
+        ("backup {full}/new", "there is no store in"),
+        ("restore {full}", "is no backup: it has no mlflow.dump"),
+    ],
+)
+def test_bad_input_is_one_line(data_dir: Path, line: str, part: str) -> None:
+    full = data_dir / "full"
+    full.mkdir()
+    code, out, err = command(line.format(full=full), data_dir)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert part in err
+    assert list(full.iterdir()) == []
+
+
+def test_a_shared_store_is_backed_up_where_it_runs(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BNVIT_STORAGE_URL", "postgresql://bnvit@db/optuna")
+    from study.backup import back_up
+    from study.cli_options import settings_from
+
+    with pytest.raises(Exception, match="back it up where it runs"):
+        back_up(settings_from(), data_dir / "new")

@@ -1,0 +1,362 @@
+"""The team's stack: what its files say, and its services running as they say."""
+
+import http.client
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import yaml
+from sqlalchemy import make_url
+
+from study.stack.login import USER
+from tests.conftest import new_data_dir
+from tests.integration.compose import (
+    ROOT,
+    ComposeStack,
+    MissingVariableError,
+    find_postgres,
+    read_compose,
+)
+from tests.integration.namespaces import Node, node
+from tests.integration.processes import TINY_RUN, until
+
+ROLES = ["POSTGRES", "WORKER", "MLFLOW", "DASHBOARD", "LOGIN"]
+SECRETS = [f"BNVIT_{name}_PASSWORD" for name in ROLES]
+STUDY = "team"
+GUESSES = 5  # in a row that are looked at
+LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 40 --pruner none --workers 0"
+SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 8 --workers 0"
+
+runs_the_stack = pytest.mark.skipif(
+    find_postgres() is None, reason="needs a Postgres with TLS, Debian's package postgresql"
+)
+
+
+def passwords() -> dict[str, str]:
+    return {name: secrets.token_hex(24) for name in SECRETS}
+
+
+@pytest.fixture(scope="module")
+def given() -> dict[str, str]:
+    return {**passwords(), "BNVIT_LEASE_S": "3"}
+
+
+# What the files say
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_compose_does_not_start_without_a_password(given: dict[str, str], missing: str) -> None:
+    without = {key: value for key, value in given.items() if key != missing}
+    with pytest.raises(MissingVariableError, match=f"{missing} is not set; make .env"):
+        read_compose("docker-compose.yml", without)
+
+
+@pytest.mark.parametrize("missing", ["BNVIT_HOST", "BNVIT_WORKER_PASSWORD", "BNVIT_CA"])
+def test_a_worker_does_not_start_without_address_and_credentials(missing: str) -> None:
+    told = {"BNVIT_HOST": "h", "BNVIT_WORKER_PASSWORD": "p", "BNVIT_CA": "c"}
+    with pytest.raises(MissingVariableError, match=f"{missing} is not set; see worker.env"):
+        read_compose("docker-compose.worker.yml", {**told, missing: ""})
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.worker.yml"])
+def test_every_service_is_confined(given: dict[str, str], name: str) -> None:
+    told = {**given, "BNVIT_HOST": "h", "BNVIT_CA": "c"}
+    for service in read_compose(name, told)["services"].values():
+        assert service["user"] == "999:999"
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["restart"] in ("unless-stopped", "on-failure", "no")
+        assert re.search(r":\d+\.\d+", service["image"]), "a pinned version"
+        words = f"{service.get('command')} {service.get('entrypoint')}"
+        assert not any(given[name] in words for name in SECRETS)
+
+
+def test_only_the_proxy_is_published_and_on_the_loopback(given: dict[str, str]) -> None:
+    services = read_compose("docker-compose.yml", given)["services"]
+    published = {name: one["ports"] for name, one in services.items() if "ports" in one}
+    assert published == {"proxy": ["127.0.0.1:8080:8080"]}
+    remote = read_compose("docker-compose.remote.yml", {"BNVIT_BIND": "192.0.2.1"})["services"]
+    assert {name: one["ports"] for name, one in remote.items()} == {
+        "postgres": ["192.0.2.1:5432:5432"],
+        "proxy": ["192.0.2.1:8443:8443"],
+    }
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose here")
+@pytest.mark.parametrize("files", [["docker-compose.yml"], ["docker-compose.worker.yml"]])
+def test_compose_reads_the_files_as_these_tests_do(
+    given: dict[str, str], files: list[str], tmp_path: Path
+) -> None:
+    told = {**given, "BNVIT_HOST": "h", "BNVIT_CA": "c", "PATH": "/usr/bin:/bin"}
+    words = [word for file in files for word in ("-f", str(ROOT / file))]
+    command = ["docker-compose", *words, "--project-directory", str(tmp_path), "config"]
+    done = subprocess.run(command, env=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    theirs = yaml.safe_load(done.stdout)["services"]
+    ours = read_compose(files[0], told)["services"]
+    assert set(theirs) == set(ours)
+    for name, service in ours.items():
+        for key in ("command", "entrypoint", "environment", "profiles", "user", "image"):
+            assert theirs[name].get(key) == service.get(key), (name, key)
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose here")
+def test_compose_refuses_in_one_line(given: dict[str, str], tmp_path: Path) -> None:
+    without = {key: value for key, value in given.items() if key != "BNVIT_LOGIN_PASSWORD"}
+    words = ["-f", str(ROOT / "docker-compose.yml"), "--project-directory", str(tmp_path)]
+    command = ["docker-compose", *words, "config"]
+    environment = {**without, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "BNVIT_LOGIN_PASSWORD" in done.stderr
+    assert "make .env" in done.stderr
+
+
+# Its services, running
+
+
+@dataclass(frozen=True)
+class Live:
+    """The stack, another node, and what the stack's machine has printed for its workers."""
+
+    stack: ComposeStack
+    node: Node
+    worker_variables: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def live(given: dict[str, str]) -> Iterator[Live]:
+    with new_data_dir() as folder, node() as other:
+        bound = {**given, "BNVIT_BIND": other.host}
+        with ComposeStack(folder, bound, other.host) as stack:
+            lines = stack.run("worker-env").splitlines()
+            yield Live(stack, other, dict(line.split("=", 1) for line in lines))
+
+
+_clients = count(2)
+
+
+def ask(
+    stack: ComposeStack,
+    path: str,
+    *,
+    source: str = "127.0.0.1",
+    method: str = "GET",
+    password: str | None = None,
+    **headers: str,
+) -> http.client.HTTPResponse:
+    """Ask for a page, from `source` so that tests do not share their guesses."""
+    port = stack.ports["proxy", 8080]
+    with closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=(source, 0))
+    ) as connection:
+        if password is not None:
+            headers["Authorization"] = f"Basic {b64encode(f'{USER}:{password}'.encode()).decode()}"
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        response.read()
+        return response
+
+
+@pytest.fixture
+def source() -> str:
+    """An address that nobody has guessed from yet."""
+    return f"127.0.0.{next(_clients)}"
+
+
+PAGES = ["/", "/dashboard", "/api/studies", "/api/2.0/mlflow/experiments/get?experiment_id=0"]
+
+
+@runs_the_stack
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_asks_for_the_password(live: Live, page: str, source: str) -> None:
+    stack = live.stack
+    nobody = ask(stack, page, source=source)
+    assert (nobody.status, nobody.getheader("Set-Cookie")) == (401, None)
+    assert ask(stack, page, source=source, password="not the password").status == 401
+    assert ask(stack, page, source=source, Cookie="bnvit_session=guess").status == 401
+    assert ask(stack, page, source=source, Authorization="Bearer guess").status == 401
+    right = ask(stack, page, source=source, password=stack.given["BNVIT_LOGIN_PASSWORD"])
+    assert right.status == 200
+    cookie = str(right.getheader("Set-Cookie"))
+    assert "HttpOnly; SameSite=Strict" in cookie
+    session = cookie.partition(";")[0]
+    for _ in range(3 * GUESSES):  # who is known is not slowed down
+        assert ask(stack, page, source=source, Cookie=session).status == 200
+
+
+@runs_the_stack
+def test_the_sixth_guess_within_a_second_is_refused_even_if_it_is_right(
+    live: Live, source: str
+) -> None:
+    began_s = time.monotonic()
+    guesses = [ask(live.stack, "/", source=source, password="wrong").status for _ in range(GUESSES)]
+    right = live.stack.given["BNVIT_LOGIN_PASSWORD"]
+    sixth = ask(live.stack, "/", source=source, password=right).status
+    assert time.monotonic() - began_s < 1
+    assert guesses == [401] * GUESSES
+    assert sixth == 429
+    until(lambda: ask(live.stack, "/", source=source, password=right).status == 200, 5)
+
+
+@runs_the_stack
+def test_pages_of_other_sites_change_nothing(live: Live, source: str) -> None:
+    right = live.stack.given["BNVIT_LOGIN_PASSWORD"]
+    for origin, status in (("http://evil.example", 403), (live.stack.pages, 200)):
+        asked = ask(live.stack, "/", source=source, password=right, Origin=origin)
+        assert asked.status == status
+
+
+@runs_the_stack
+def test_postgres_is_refused_without_tls_and_each_role_has_its_own(live: Live) -> None:
+    stack, host = live.stack, live.node.host
+    authority = stack.folder / "srv/bnvit/tls/ca.crt"
+
+    def connect(role: str, secret: str, database: str, **more: str) -> psycopg.Connection:
+        tls = {"sslmode": "verify-full", "sslrootcert": str(authority), **more}
+        return psycopg.connect(
+            host=host, port=stack.ports["postgres", 5432], user=role, dbname=database,
+            password=stack.given[f"BNVIT_{secret}_PASSWORD"], **tls,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    with pytest.raises(psycopg.OperationalError, match="no encryption"):
+        connect("bnvit", "WORKER", "optuna", sslmode="disable")
+    with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
+        connect("bnvit", "WORKER", "mlflow")
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        connect("bnvit", "LOGIN", "optuna")
+    with connect("bnvit", "WORKER", "optuna") as connection:
+        role = connection.execute(
+            "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'bnvit'"
+        ).fetchone()
+        assert role == (False,)
+        connection.execute("CREATE TABLE public.later (number int)")  # the reader sees it, too
+        connection.commit()
+    with connect("bnvit_reader", "DASHBOARD", "optuna") as connection:
+        assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
+        connection.execute("SET default_transaction_read_only = off")
+        connection.commit()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM studies")
+
+
+@runs_the_stack
+def test_a_worker_elsewhere_is_killed_and_another_resumes_from_the_shared_checkpoint(
+    live: Live,
+) -> None:
+    stack = live.stack
+    run = stack.start("cli", LONG_RUN.split())
+    remote = _start_remote(live)
+    artifacts = stack.folder / "srv/bnvit/artifacts"
+    try:
+        until(lambda: any(artifacts.glob("**/checkpoints/trial-0/*.pt")), 60)
+    finally:
+        remote.kill()
+        remote.wait()
+    stack.start("worker-cpu")
+    assert run.wait(120) == 0, stack.log("cli").read_text()
+    assert "goes on from" in stack.log("worker-cpu").read_text()
+    trials = _trials(stack, STUDY)
+    assert [(row["outcome"], row["attempt"]) for row in trials] == [("complete", 2)]
+    assert trials[0]["mlflow_run_id"]
+
+
+@runs_the_stack
+def test_workers_here_and_elsewhere_share_a_study(live: Live) -> None:
+    """The one that has resumed the killed one's trial, and a new one on the other node."""
+    remote = _start_remote(live)
+    try:
+        until(lambda: "no trial to train" in (live.stack.folder / "elsewhere/log").read_text())
+        run = live.stack.start("cli", SHORT_RUN.split())
+        assert run.wait(120) == 0, live.stack.log("cli").read_text()
+    finally:
+        remote.terminate()
+        code = remote.wait(30)
+    assert code == 0
+    trials = _trials(live.stack, "shared")
+    assert len(trials) == 8
+    assert all(row["outcome"] in ("complete", "pruned") for row in trials)
+    assert len({str(row["worker"]) for row in trials}) == 2
+
+
+def _trials(stack: ComposeStack, study: str) -> list[dict[str, object]]:
+    """A study's trials as `show --json` tells them."""
+    stack.log("cli").unlink(missing_ok=True)
+    shown: list[dict[str, object]] = json.loads(stack.run("cli", ["show", study, "--json"]))[
+        "trials"
+    ]
+    return shown
+
+
+def _start_remote(live: Live) -> "subprocess.Popen[bytes]":
+    """A worker on the other node, by the worker file and what the stack's machine has printed."""
+    told = {**live.worker_variables, **live.stack.port_variables(), "BNVIT_LEASE_S": "3"}
+    service = read_compose("docker-compose.worker.yml", told)["services"]["worker-cpu"]
+    folder = live.stack.folder / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    environment = {**service["environment"], "BNVIT_DATA_DIR": str(folder), "HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [*live.node.prefix, *live.stack.local_command(["bnvit-study", *service["command"]])],
+            env={**live.stack.base_environment(), **environment},
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+
+@runs_the_stack
+def test_a_delete_through_the_dashboard_fails_and_the_study_survives(
+    live: Live, source: str
+) -> None:
+    stack = live.stack
+    right = stack.given["BNVIT_LOGIN_PASSWORD"]
+    denied = ask(stack, "/api/studies/1", source=source, method="DELETE", password=right)
+    assert denied.status == 403  # at the proxy
+    port = stack.ports["dashboard", 8080]
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("DELETE", "/api/studies/1")
+        assert connection.getresponse().status == 500  # and by the role
+    assert _trials(stack, STUDY)
+
+
+@runs_the_stack
+def test_no_secret_can_be_read(live: Live) -> None:
+    """In no log, no command line, no answer of `show`, nor in what MLflow shows."""
+    stack = live.stack
+    values = [stack.given[name] for name in SECRETS]
+    stack.log("worker-env").unlink()  # it printed them, as it was asked to
+    running = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    said = [log.read_text(errors="replace") for log in stack.folder.glob("**/*log")]
+    shown = json.dumps(_trials(stack, STUDY))
+    recorded = _everything_in_mlflow(stack)
+    for value in values:
+        assert not any(value in line for line in running)
+        assert not any(value in text for text in said)
+        assert value not in shown
+        assert value not in recorded
+
+
+def _everything_in_mlflow(stack: ComposeStack) -> str:
+    """All rows of all tables of MLflow's database that carry words."""
+    url = make_url(f"postgresql://postgres@127.0.0.1/{'mlflow'}").set(
+        port=stack.ports["postgres", 5432], password=stack.given["BNVIT_POSTGRES_PASSWORD"]
+    )
+    tables = ("params", "tags", "latest_metrics", "experiments", "experiment_tags", "runs")
+    with psycopg.connect(
+        url.render_as_string(hide_password=False), sslmode="require"
+    ) as connection:
+        found = [connection.execute(f"SELECT * FROM {t}".encode()).fetchall() for t in tables]
+    assert all(found[:2])
+    return str(found)
