@@ -15,6 +15,7 @@ def stack_commands(app: typer.Typer) -> None:
         (down, "down"),
         (backup, "backup monday"),
         (restore, "restore monday"),
+        (migrate, "migrate"),
     ):
         app.command(epilog=f"Example: bnvit-study {example}")(command)
 
@@ -70,3 +71,16 @@ def restore(
     settings = settings_from()
     read_back(settings, folder)
     print(f"restored into {settings.data_dir}; a study goes on with the 'run' that began it")
+
+
+def migrate(
+    backed_up: Annotated[
+        bool, typer.Option("--backed-up", help="A shared store was backed up where it runs.")
+    ] = False,
+    storage: StorageOption = None,
+) -> None:
+    """Bring tables that older versions made up to date; the embedded store is backed up before."""
+    from study.migration import migrate as bring_up_to_date
+
+    for line in bring_up_to_date(settings_from(storage), backed_up):
+        print(line, flush=True)

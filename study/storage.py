@@ -186,6 +186,11 @@ def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:
     except (*_LOST, RuntimeError) as error:
         # Optuna raises RuntimeError for tables of another of its versions, saying what to do.
         engine.dispose()
+        if "storage upgrade" in str(error):
+            raise StorageError(
+                f"the tables of {label} were made by an older Optuna; 'bnvit-study migrate' backs "
+                "them up and brings them up to date"
+            ) from error
         raise StorageError(f"the store cannot be opened: {reason_of(error)}") from error
     bounded(storage.engine)
     mlflow_plain = mlflow_url.render_as_string(hide_password=False)
