@@ -18,6 +18,8 @@ CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 15  # of one statement; no statement of ours waits for a lock for so long
 HURRIED_ANSWER_S = 2  # the same when the process is to leave
 POOL_SIZE = 2
+# Else what Optuna makes would lie in a schema that is called as the user is: ours.
+SEARCH_PATH = "-c search_path=public"
 
 _hurried = threading.Event()
 _waiting: "set[BoundedConnection]" = set()
@@ -78,8 +80,7 @@ def engine_options(idle_s: float) -> dict[str, Any]:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "bnvit-study",
             "options": f"-c idle_in_transaction_session_timeout={round(idle_s * 1000)}"
-            # Else what Optuna makes would lie in a schema that is called as the user is: ours.
-            " -c search_path=public"
+            f" {SEARCH_PATH}"
             # Of a node that is gone without a word the server notices, and frees its locks.
             " -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         },

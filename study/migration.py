@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from models.errors import InputError
 from study.backup import back_up
-from study.connections import reason_of
+from study.connections import SEARCH_PATH, reason_of
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.settings import Settings, postgres_url
@@ -28,6 +28,9 @@ class Outdated:
     found: str
     needed: str
 
+    def __str__(self) -> str:
+        return f"{self.whose}: {self.found}, {self.needed} is needed"
+
 
 def migrate(settings: Settings, backed_up: bool = False) -> Iterator[str]:
     """Bring all tables up to date; tells what is done.
@@ -36,11 +39,11 @@ def migrate(settings: Settings, backed_up: bool = False) -> Iterator[str]:
     that it was. Raises InputError where it was not, StorageError where the store cannot be used.
     """
     with _addresses(settings) as (store_url, mlflow_url):
-        older = [*_optuna(store_url), *_mlflow(mlflow_url)]
+        older = find_outdated(store_url, mlflow_url)
         if not older:
             yield "all tables are up to date"
             return
-        yield from (f"{one.whose}: {one.found}, {one.needed} is needed" for one in older)
+        yield from map(str, older)
         if settings.storage_url is None:
             folder = _backup_folder(settings.data_dir)
             back_up(settings, folder)
@@ -50,14 +53,27 @@ def migrate(settings: Settings, backed_up: bool = False) -> Iterator[str]:
                 "back the store up where it runs, as docs/stack.md says, and then run: "
                 "bnvit-study migrate --backed-up"
             )
-        try:
-            _upgrade(store_url, mlflow_url)
-        except Exception as error:  # each library has its own, and none says what to do
-            raise StorageError(
-                f"the tables could not be brought up to date ({reason_of(error)}); 'bnvit-study "
-                "restore' reads the backup into an empty data folder"
-            ) from error
+        upgrade(store_url, mlflow_url)
         yield "all tables are up to date"
+
+
+def find_outdated(store_url: URL, mlflow_url: URL) -> list[Outdated]:
+    """Which tables are older than what is installed needs. Raises StorageError."""
+    return [*_optuna(store_url), *_mlflow(mlflow_url)]
+
+
+def upgrade(store_url: URL, mlflow_url: URL) -> None:
+    """Bring them up to date. Raises StorageError where that fails."""
+    os.environ["PGOPTIONS"] = SEARCH_PATH
+    try:
+        _upgrade_optuna(store_url)
+        if any(_mlflow(mlflow_url)):
+            _upgrade_mlflow(mlflow_url)
+    except Exception as error:  # each library has its own, and none says what to do
+        raise StorageError(
+            f"the tables could not be brought up to date ({reason_of(error)}); restore the backup "
+            "into an empty store and use the version that made it"
+        ) from error
 
 
 @contextmanager
@@ -99,27 +115,32 @@ def _mlflow(url: URL) -> Iterator[Outdated]:
         yield Outdated("MLflow's tables", found, needed)
 
 
-def _upgrade(store_url: URL, mlflow_url: URL) -> None:
-    from mlflow.store.db.utils import _upgrade_db
-
-    os.environ["PGOPTIONS"] = "-c search_path=public"  # see engine_options
-    storage = _older_storage(store_url)
+def _upgrade_optuna(url: URL) -> None:
+    storage = _older_storage(url)
     try:
         storage.upgrade()
     finally:
         storage.engine.dispose()
-    if any(_mlflow(mlflow_url)):
-        engine = create_engine(mlflow_url)
-        try:
-            _upgrade_db(engine)
-        finally:
-            engine.dispose()
+
+
+def _upgrade_mlflow(url: URL) -> None:
+    from mlflow.store.db.utils import _upgrade_db
+
+    engine = create_engine(url)
+    try:
+        _upgrade_db(engine)
+    finally:
+        engine.dispose()
 
 
 def _older_storage(url: URL) -> optuna.storages.RDBStorage:
     plain = url.render_as_string(hide_password=False)
     try:
-        return optuna.storages.RDBStorage(plain, skip_compatibility_check=True)
+        return optuna.storages.RDBStorage(
+            plain,
+            engine_kwargs={"connect_args": {"options": SEARCH_PATH}},
+            skip_compatibility_check=True,
+        )
     except OperationalError as error:
         raise StorageError(f"the store cannot be opened: {reason_of(error)}") from error
 

@@ -3,12 +3,12 @@
 import sys
 
 from study.stack.certificates import ensure_certificate
-from study.stack.team import CertificateSettings
+from study.stack.team import ReachSettings
 
 
 def main() -> None:
     """Make it where there is none for all names; says which names it is for."""
-    settings = CertificateSettings()
+    settings = ReachSettings()
     try:
         is_new = ensure_certificate(settings.tls_folder, settings.hosts)
     except OSError as error:

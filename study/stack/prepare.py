@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 
 from models.errors import BnvitError
+from study.errors import StorageError
+from study.migration import find_outdated, upgrade
 from study.settings import Settings, default_data_dir
 from study.stack.certificates import CERTIFICATE, KEY
 from study.stack.login import Login
@@ -47,12 +49,24 @@ def prepare_store(settings: TeamSettings) -> None:
         _ensure_database(connection, "mlflow", MLFLOW, [])
     store_url = _url(settings, WORKER, settings.worker_password, "optuna")
     mlflow_url = _url(settings, MLFLOW, settings.mlflow_password, "mlflow")
+    _bring_up_to_date(store_url, mlflow_url, settings.backed_up)
     plain = store_url.render_as_string(hide_password=False)
     given = Settings(storage_url=plain, mlflow_uri=None, data_dir=default_data_dir())
     with open_store(given) as store, store.locked(CREATE_LOCK):
         open_tracker(mlflow_url.render_as_string(hide_password=False)).disconnect()
     with psycopg.connect(libpq_url(admin.set(database="optuna")), autocommit=True) as connection:
         let_read(connection, WORKER)
+
+
+def _bring_up_to_date(store_url: URL, mlflow_url: URL, backed_up: bool) -> None:
+    older = find_outdated(store_url, mlflow_url)
+    if older and not backed_up:
+        raise StorageError(
+            f"{'; '.join(map(str, older))}. Back up as docs/stack.md says, then: docker compose "
+            "run --rm -e BNVIT_BACKED_UP=1 prepare"
+        )
+    if older:
+        upgrade(store_url, mlflow_url)
 
 
 def _ensure_database(

@@ -93,7 +93,9 @@ class Proxy:
 
 
 def find_nginx() -> str | None:
-    """Where nginx is; None where it is not installed."""
+    """Where nginx is, as BNVIT_NGINX says or as it is found; None where it is not installed."""
+    if given := os.environ.get("BNVIT_NGINX"):
+        return shutil.which(given)
     path = os.environ.get("PATH", os.defpath)
     return shutil.which("nginx", path=f"{path}:{NGINX_FOLDERS}")
 

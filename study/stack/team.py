@@ -39,10 +39,11 @@ class TeamSettings(BaseSettings):
     dashboard: str = "dashboard:8080"
     mlflow: str = "mlflow:5000"
     resolver: str | None = None
+    backed_up: bool = False  # so that older tables may be brought up to date
 
 
-class CertificateSettings(BaseSettings):
-    """Where certificates lie and for which machine they are."""
+class ReachSettings(BaseSettings):
+    """How other nodes reach this machine, and where the certificates for that lie."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
@@ -51,12 +52,19 @@ class CertificateSettings(BaseSettings):
     tls_folder: Path = Path("/srv/bnvit/tls")
     host: str | None = None  # name or address by which other nodes reach this machine
     bind: str | None = None  # address that is published; may stand for all of them
+    postgres_port: int = 5432
+    https_port: int = 8443
 
     @property
     def hosts(self) -> list[str]:
         """All names that the certificate is for."""
-        given = self.host or (self.bind if self.bind not in ANYWHERE else None)
-        return list(dict.fromkeys([*([given] if given else []), *OWN_HOSTS]))
+        given = [self.public_host] if self.public_host else []
+        return list(dict.fromkeys([*given, *OWN_HOSTS]))
+
+    @property
+    def public_host(self) -> str | None:
+        """By which other nodes reach this machine; None if they cannot."""
+        return self.host or (self.bind if self.bind not in ANYWHERE else None)
 
 
 def read_team_settings() -> TeamSettings:

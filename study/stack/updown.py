@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
@@ -30,8 +31,8 @@ POLL_S = 0.1
 log = logging.getLogger(__name__)
 
 
-def up(settings: Settings, port: int) -> list[str]:
-    """Start what does not run; returns what to tell people.
+def up(settings: Settings, port: int) -> Iterator[str]:
+    """Start what does not run; tells people what is done.
 
     Raises InputError or a BnvitError that says why it does not work; nothing runs then that did
     not run before.
@@ -48,14 +49,16 @@ def up(settings: Settings, port: int) -> list[str]:
         state = State.read(layout.folder)
         if state is None:
             raise StackError("another 'up' or 'down' is at work on this data folder; wait for it")
-        return ["already up", *_pages(layout, state)]
+        yield from ["already up", *_pages(layout, state)]
+        return
     _end_leftovers(layout)
     _check_ports(port)
+    yield "starting Postgres, MLflow and Optuna Dashboard"
     _start_keeper(settings, layout, port)
     state = State.read(layout.folder)
     if state is None:
         raise StackError(f"the stack has ended again; see {layout.data_dir / 'logs' / 'stack.log'}")
-    return [*_pages(layout, state), "bnvit-study down stops all of it."]
+    yield from [*_pages(layout, state), "bnvit-study down stops all of it."]
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,12 @@ class Downing:
         for process in self.users:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGTERM)
-        _wait_for([process.is_running for process in self.users], "a worker")
+        _wait_for([partial(_is_alive, process) for process in self.users], "a worker")
         state = State.read(self.layout.folder)
         keeper = state.keeper.process() if state is not None else None
         if keeper is not None:
             keeper.send_signal(signal.SIGTERM)
-            lock = KeeperLock(self.layout.folder)
-            _wait_for([lock.is_held], "the stack")
+            _wait_for([partial(_is_alive, keeper)], "the stack")
         leftovers = _end_leftovers(self.layout)
         if not (self.is_up or leftovers or self.users):
             return ["nothing is running"]
@@ -141,8 +143,8 @@ def _pages(layout: Layout, state: State) -> Iterator[str]:
         yield f"Login:            user {USER}, password in {layout.password_file}"
     else:
         yield (
-            "No login: nginx is not installed, so the pages answer on this machine alone, and to "
-            "all of its users"
+            "No login:         nginx is not installed; the pages answer on this machine alone, "
+            "to all of its users"
         )
 
 
@@ -177,6 +179,13 @@ def _wait_for(running: Sequence[Callable[[], bool]], what: str) -> None:
         if time.monotonic() > until_s:
             raise StackError(f"{what} does not end within {STOP_TIMEOUT_S:.0f} s; try again")
         time.sleep(POLL_S)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _command_of(process: psutil.Process) -> str:

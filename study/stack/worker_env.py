@@ -5,7 +5,7 @@ import sys
 
 from models.errors import BnvitError, InputError
 from study.stack.certificates import AUTHORITY
-from study.stack.team import CertificateSettings, read_team_settings
+from study.stack.team import WORKER, ReachSettings, read_team_settings
 
 
 def main() -> None:
@@ -18,18 +18,21 @@ def main() -> None:
 
 
 def variables() -> dict[str, str]:
-    """Address and credentials. Raises InputError where other nodes cannot reach this machine."""
-    settings, reached = read_team_settings(), CertificateSettings()
-    host = reached.hosts[0]
-    if host == "localhost":
+    """Addresses and credentials. Raises InputError where other nodes cannot reach this machine."""
+    settings, reached = read_team_settings(), ReachSettings()
+    host = reached.public_host
+    if host is None:
         raise InputError(
             "other nodes cannot reach this machine yet: set BNVIT_BIND in .env, and BNVIT_HOST "
             "where that is 0.0.0.0"
         )
+    secret = settings.worker_password.get_secret_value()
     authority = (settings.tls_folder / AUTHORITY).read_bytes()
     return {
-        "BNVIT_HOST": host,
-        "BNVIT_WORKER_PASSWORD": settings.worker_password.get_secret_value(),
+        "BNVIT_STORAGE_URL": f"postgresql://{WORKER}@{host}:{reached.postgres_port}/optuna",
+        "PGPASSWORD": secret,
+        "MLFLOW_TRACKING_URI": f"https://{host}:{reached.https_port}",
+        "MLFLOW_TRACKING_TOKEN": secret,
         "BNVIT_CA": base64.b64encode(authority).decode(),
     }
 

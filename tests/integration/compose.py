@@ -71,15 +71,26 @@ def find_postgres() -> Path | None:
     return found[-1].parent if found else None
 
 
-class ComposeStack:
-    """All services but workers, running, in `folder`; other nodes reach them at `bind`."""
+ALL = ("certify", "postgres", "prepare", "mlflow", "dashboard", "proxy")
 
-    def __init__(self, folder: Path, given: Mapping[str, str], bind: str) -> None:
+
+class ComposeStack:
+    """Services, running, in `folder`; other nodes reach them at `bind`."""
+
+    def __init__(
+        self, folder: Path, given: Mapping[str, str], bind: str, names: Sequence[str] = ALL
+    ) -> None:
         self.folder = folder
-        self.given = given
         self.bind = bind
-        self.services = read_compose("docker-compose.yml", given)["services"]
-        self.ports = {(name, port): free_port() for name, ports in PORTS.items() for port in ports}
+        self.names = names
+        self.ports = {(name, port): free_port() for name, own in PORTS.items() for port in own}
+        self.given = {
+            **given,
+            "BNVIT_BIND": bind,
+            "BNVIT_POSTGRES_PORT": str(self.ports["postgres", 5432]),
+            "BNVIT_HTTPS_PORT": str(self.ports["proxy", 8443]),
+        }
+        self.services = read_compose("docker-compose.yml", self.given)["services"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._account = server_account()
         self._database = folder / "database"
@@ -89,11 +100,12 @@ class ComposeStack:
 
     def __enter__(self) -> "ComposeStack":
         try:
-            for name in ("certify", "postgres", "prepare", "mlflow", "dashboard", "proxy"):
+            for name in self.names:
                 self._check_order(name)
                 self._bring_up(name)
-            for name in ("mlflow", "dashboard", "proxy"):
-                self.await_health(name)
+            for name in self.names:
+                if "healthcheck" in self.services[name]:
+                    self.await_health(name)
         except BaseException:
             self.__exit__()
             raise
@@ -109,13 +121,6 @@ class ComposeStack:
     def pages(self) -> str:
         """Where people find the pages."""
         return f"http://127.0.0.1:{self.ports['proxy', 8080]}"
-
-    def port_variables(self) -> dict[str, str]:
-        """The ports at which other nodes find the stack."""
-        return {
-            "BNVIT_POSTGRES_PORT": str(self.ports["postgres", 5432]),
-            "BNVIT_HTTPS_PORT": str(self.ports["proxy", 8443]),
-        }
 
     def log(self, name: str) -> Path:
         """What a service has said."""
@@ -161,6 +166,20 @@ class ComposeStack:
                 name
             ).read_text()
             time.sleep(0.2)
+
+    def postgres_script(
+        self, name: str, given: bytes = b""
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Run a script of deploy/postgres as in the container of Postgres."""
+        programs = find_postgres()
+        environment = {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PGHOST": str(self._database),
+            "PGPORT": str(self.ports["postgres", 5432]),
+            "POSTGRES_PASSWORD": self.given["BNVIT_POSTGRES_PASSWORD"],
+        }
+        script = self.folder / "srv/bnvit/postgres" / name
+        return subprocess.run([script], env=environment, input=given, capture_output=True)
 
     def local_command(self, command: Sequence[str]) -> list[str]:
         """A command with this machine's program for the container's."""

@@ -9,7 +9,6 @@ import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,8 +19,9 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
-from study.stack.login import USER
+from study.stack.certificates import AUTHORITY, ensure_certificate
 from tests.conftest import new_data_dir
+from tests.integration import pages
 from tests.integration.compose import (
     ROOT,
     ComposeStack,
@@ -34,6 +34,13 @@ from tests.integration.processes import TINY_RUN, until
 
 ROLES = ["POSTGRES", "WORKER", "MLFLOW", "DASHBOARD", "LOGIN"]
 SECRETS = [f"BNVIT_{name}_PASSWORD" for name in ROLES]
+WORKER_VARIABLES = [
+    "BNVIT_STORAGE_URL",
+    "PGPASSWORD",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_TOKEN",
+    "BNVIT_CA",
+]
 STUDY = "team"
 GUESSES = 5  # in a row that are looked at
 LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 40 --pruner none --workers 0"
@@ -63,16 +70,16 @@ def test_compose_does_not_start_without_a_password(given: dict[str, str], missin
         read_compose("docker-compose.yml", without)
 
 
-@pytest.mark.parametrize("missing", ["BNVIT_HOST", "BNVIT_WORKER_PASSWORD", "BNVIT_CA"])
+@pytest.mark.parametrize("missing", WORKER_VARIABLES)
 def test_a_worker_does_not_start_without_address_and_credentials(missing: str) -> None:
-    told = {"BNVIT_HOST": "h", "BNVIT_WORKER_PASSWORD": "p", "BNVIT_CA": "c"}
+    told = dict.fromkeys(WORKER_VARIABLES, "given")
     with pytest.raises(MissingVariableError, match=f"{missing} is not set; see worker.env"):
         read_compose("docker-compose.worker.yml", {**told, missing: ""})
 
 
 @pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.worker.yml"])
 def test_every_service_is_confined(given: dict[str, str], name: str) -> None:
-    told = {**given, "BNVIT_HOST": "h", "BNVIT_CA": "c"}
+    told = {**given, **dict.fromkeys(WORKER_VARIABLES, "given")}
     for service in read_compose(name, told)["services"].values():
         assert service["user"] == "999:999"
         assert service["read_only"] is True
@@ -100,7 +107,7 @@ def test_only_the_proxy_is_published_and_on_the_loopback(given: dict[str, str]) 
 def test_compose_reads_the_files_as_these_tests_do(
     given: dict[str, str], files: list[str], tmp_path: Path
 ) -> None:
-    told = {**given, "BNVIT_HOST": "h", "BNVIT_CA": "c", "PATH": "/usr/bin:/bin"}
+    told = {**given, **dict.fromkeys(WORKER_VARIABLES, "given"), "PATH": "/usr/bin:/bin"}
     words = [word for file in files for word in ("-f", str(ROOT / file))]
     command = ["docker-compose", *words, "--project-directory", str(tmp_path), "config"]
     done = subprocess.run(command, env=told, capture_output=True, text=True)
@@ -139,36 +146,21 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(given: dict[str, str]) -> Iterator[Live]:
-    with new_data_dir() as folder, node() as other:
-        bound = {**given, "BNVIT_BIND": other.host}
-        with ComposeStack(folder, bound, other.host) as stack:
-            lines = stack.run("worker-env").splitlines()
-            yield Live(stack, other, dict(line.split("=", 1) for line in lines))
+    with (
+        new_data_dir() as folder,
+        node() as other,
+        ComposeStack(folder, given, other.host) as stack,
+    ):
+        lines = stack.run("worker-env").splitlines()
+        yield Live(stack, other, dict(line.split("=", 1) for line in lines))
 
 
 _clients = count(2)
 
 
-def ask(
-    stack: ComposeStack,
-    path: str,
-    *,
-    source: str = "127.0.0.1",
-    method: str = "GET",
-    password: str | None = None,
-    **headers: str,
-) -> http.client.HTTPResponse:
-    """Ask for a page, from `source` so that tests do not share their guesses."""
-    port = stack.ports["proxy", 8080]
-    with closing(
-        http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=(source, 0))
-    ) as connection:
-        if password is not None:
-            headers["Authorization"] = f"Basic {b64encode(f'{USER}:{password}'.encode()).decode()}"
-        connection.request(method, path, headers=headers)
-        response = connection.getresponse()
-        response.read()
-        return response
+def ask(stack: ComposeStack, path: str, **how: str | None) -> http.client.HTTPResponse:
+    """Ask the stack's proxy for a page."""
+    return pages.ask(stack.ports["proxy", 8080], path, **how)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -254,6 +246,23 @@ def test_postgres_is_refused_without_tls_and_each_role_has_its_own(live: Live) -
 
 
 @runs_the_stack
+def test_a_worker_elsewhere_talks_to_no_impostor(live: Live, data_dir: Path) -> None:
+    """To servers that the authority of its worker.env does not vouch for it says nothing."""
+    certificates = data_dir / "tls"
+    certificates.mkdir()
+    ensure_certificate(certificates, [live.node.host])
+    other = b64encode((certificates / AUTHORITY).read_bytes()).decode()
+    told = {**live.stack.base_environment(), **live.worker_variables, "BNVIT_CA": other}
+    done = subprocess.run(
+        live.stack.local_command(["bnvit-study", "doctor", "--device", "cpu"]),
+        env={**told, "BNVIT_DATA_DIR": str(data_dir / "data"), "HOME": str(data_dir)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.count("certificate verify failed") == 2  # Postgres and MLflow
+
+
+@runs_the_stack
 def test_a_worker_elsewhere_is_killed_and_another_resumes_from_the_shared_checkpoint(
     live: Live,
 ) -> None:
@@ -303,7 +312,7 @@ def _trials(stack: ComposeStack, study: str) -> list[dict[str, object]]:
 
 def _start_remote(live: Live) -> "subprocess.Popen[bytes]":
     """A worker on the other node, by the worker file and what the stack's machine has printed."""
-    told = {**live.worker_variables, **live.stack.port_variables(), "BNVIT_LEASE_S": "3"}
+    told = {**live.worker_variables, "BNVIT_LEASE_S": "3"}
     service = read_compose("docker-compose.worker.yml", told)["services"]["worker-cpu"]
     folder = live.stack.folder / "elsewhere"
     folder.mkdir(exist_ok=True)
@@ -324,11 +333,31 @@ def test_a_delete_through_the_dashboard_fails_and_the_study_survives(
     right = stack.given["BNVIT_LOGIN_PASSWORD"]
     denied = ask(stack, "/api/studies/1", source=source, method="DELETE", password=right)
     assert denied.status == 403  # at the proxy
-    port = stack.ports["dashboard", 8080]
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        connection.request("DELETE", "/api/studies/1")
-        assert connection.getresponse().status == 500  # and by the role
+    direct = pages.ask(stack.ports["dashboard", 8080], "/api/studies/1", method="DELETE")
+    assert direct.status == 500  # and by the role
     assert _trials(stack, STUDY)
+
+
+@runs_the_stack
+def test_a_backup_is_restored_into_an_empty_server(live: Live) -> None:
+    backup = live.stack.postgres_script("backup.sh")
+    assert (backup.returncode, backup.stderr) == (0, b"")
+    with (
+        new_data_dir() as folder,
+        ComposeStack(
+            folder, live.stack.given, "127.0.0.1", ["certify", "postgres", "prepare"]
+        ) as empty,
+    ):
+        nonsense = empty.postgres_script("restore.sh", b"nonsense")
+        assert nonsense.returncode == 1
+        assert b"is not what backup.sh wrote" in nonsense.stderr
+        restored = empty.postgres_script("restore.sh", backup.stdout)
+        assert (restored.returncode, restored.stdout) == (0, b"restored\n"), restored.stderr
+        for study in (STUDY, "shared"):
+            assert _trials(empty, study) == _trials(live.stack, study)
+        again = empty.postgres_script("restore.sh", backup.stdout)
+        assert again.returncode == 1
+        assert b"holds 2 studies already" in again.stderr
 
 
 @runs_the_stack
