@@ -43,8 +43,8 @@ WORKER_VARIABLES = [
 ]
 STUDY = "team"
 GUESSES = 5  # in a row that are looked at
-LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 40 --pruner none --workers 0"
-SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 8 --workers 0"
+LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 20 --pruner none --workers 0"
+SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 4 --workers 0"
 
 runs_the_stack = pytest.mark.skipif(
     find_postgres() is None, reason="needs a Postgres with TLS, Debian's package postgresql"
