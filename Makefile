@@ -58,5 +58,5 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(DEV): $(RUNTIME)
-	$(INSTALL) --editable '.[dev,onnx]'
+	$(INSTALL) --editable '.[dev,onnx,ray]'
 	@touch $@

@@ -4,22 +4,21 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from objectives.hardware import device_label
-from study.crew import Berth
 from study.identity import StudyIdentity
 from study.overview import Overview
+from study.placing import Placing
 from study.plan import Plan
 from study.request import Request
 from study.service import Session
 from study.words import counted, ranges
 
 
-def opening(sessions: Sequence[Session], places: list[Berth]) -> list[str]:
+def opening(sessions: Sequence[Session], placing: Placing) -> list[str]:
     """What is about to happen, or that there is nothing left to do."""
     seen = [session.overview() for session in sessions]
     pairs = zip(seen, sessions, strict=True)
     lines = [line for one, session in pairs for line in _study_lines(one, session)]
-    lines.append(f"workers: {_workers_line(sessions, places)}")
+    lines.append(f"workers: {_workers_line(sessions, placing)}")
     asked = sum(session.request.trials for session in sessions)
     total, ended = sum(len(one.counted) for one in seen), sum(len(one.ended) for one in seen)
     if asked < total:
@@ -92,13 +91,13 @@ def _more(request: Request, seen: Overview) -> Iterator[str]:
         yield request.command(plan=replace(request.plan, seeds=2 * request.plan.seeds))
 
 
-def _workers_line(sessions: Sequence[Session], places: list[Berth]) -> str:
-    """Who trains: local workers with their threads, or only those of other nodes."""
+def _workers_line(sessions: Sequence[Session], placing: Placing) -> str:
+    """Who trains: our workers with their threads, or only those of others."""
     first = sessions[0]
-    if not places:
+    if not placing.places:
         names = [session.study.study_name for session in sessions]
         return "none here; others join with: " + shlex.join(
             ["bnvit-study", "worker", *names, *first.request.places()]
         )
-    threads = counted(places[0].threads, "thread")
-    return f"{len(places)} on {device_label(first.device)}, {threads} each"
+    threads = counted(placing.places[0].threads, "thread")
+    return f"{len(placing.places)} on {placing.where}, {threads} each"

@@ -12,7 +12,9 @@ from study.cli_options import (
     ConvertOption,
     DatasetOption,
     DeviceOption,
+    EngineOption,
     FreshOption,
+    GpusPerWorkerOption,
     ImageSizeOption,
     JsonOption,
     MetricsHostOption,
@@ -20,6 +22,7 @@ from study.cli_options import (
     MlflowOption,
     NewHeadOption,
     PrecisionOption,
+    RayAddressOption,
     SkipBrokenOption,
     StorageOption,
     SwitchesOption,
@@ -101,6 +104,9 @@ def run(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    gpus_per_worker: GpusPerWorkerOption = None,
     study: Annotated[
         str | None, typer.Option(help="Study name. Default: data set and model.")
     ] = None,
@@ -138,6 +144,9 @@ def run(
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,
+        engine=engine,  # type: ignore[arg-type]
+        ray_address=ray_address,
+        gpus_per_worker=gpus_per_worker,
         study=study,
         fresh=fresh,
         storage=storage,

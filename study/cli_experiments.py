@@ -12,12 +12,15 @@ from study.cli_options import (
     ConvertOption,
     DatasetOption,
     DeviceOption,
+    EngineOption,
     FreshOption,
+    GpusPerWorkerOption,
     ImageSizeOption,
     JsonOption,
     MlflowOption,
     NewHeadOption,
     PrecisionOption,
+    RayAddressOption,
     SkipBrokenOption,
     StorageOption,
     SwitchesOption,
@@ -83,6 +86,9 @@ def fit(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    gpus_per_worker: GpusPerWorkerOption = None,
     study: Annotated[
         str | None, typer.Option(help="Name of the fit. Default: that of the search, and -fit.")
     ] = None,
@@ -126,6 +132,9 @@ def fit(
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,
+        engine=engine,  # type: ignore[arg-type]
+        ray_address=ray_address,
+        gpus_per_worker=gpus_per_worker,
         study=study,
         fresh=fresh,
         storage=storage,
@@ -166,6 +175,9 @@ def sweep(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    gpus_per_worker: GpusPerWorkerOption = None,
     study: Annotated[
         str | None,
         typer.Option(
@@ -200,6 +212,9 @@ def sweep(
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,
+        engine=engine,  # type: ignore[arg-type]
+        ray_address=ray_address,
+        gpus_per_worker=gpus_per_worker,
         study=study,
         fresh=fresh,
         storage=storage,

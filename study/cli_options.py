@@ -103,12 +103,39 @@ WorkersOption = Annotated[
         "--workers",
         metavar="N|auto",
         help="Local workers; 0: this node trains nothing; auto: as many as a CPU trains most "
-        "with, by measurement. Default: one per GPU, else one.",
+        "with, by measurement. Default: one per GPU, else one; with Ray all there is room for.",
         show_default=False,
     ),
 ]
 WorkersPerGpuOption = Annotated[
     int, typer.Option("--workers-per-gpu", min=1, help="Workers that share a GPU.")
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="What places the workers: this node, or Ray on the nodes of a cluster.",
+    ),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Of the Ray cluster; local: a new one. Default: RAY_ADDRESS, else a cluster that runs "
+        "here, else Ray is started for this run.",
+        show_default=False,
+    ),
+]
+GpusPerWorkerOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-worker",
+        metavar="SHARE",
+        help="With Ray: of a GPU for each worker, as 0.25. Default: 1, without GPUs one CPU.",
+        show_default=False,
+    ),
 ]
 MetricsPortOption = Annotated[
     int | None,

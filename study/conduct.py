@@ -11,10 +11,9 @@ from study import progress
 from study.briefing import next_steps, opening
 from study.cli_options import console_on, print_line
 from study.coordinator import coordinate
-from study.crew import berths
-from study.layout_choice import local_workers
 from study.overview import Overview
 from study.patience import Patience
+from study.placing import cluster_of, placing
 from study.request import Request
 from study.service import Session, open_sessions
 from study.settings import Settings
@@ -63,17 +62,17 @@ def carry_out(
 ) -> int:
     """As `conduct`; progress is shown on `console`, and without an `end` no results are told."""
     with ExitStack() as stack:
+        cluster = stack.enter_context(cluster_of(requests, settings))
         sessions = stack.enter_context(
             open_sessions(requests, settings, lambda line: print_line(notes, line))
         )
-        workers = local_workers(sessions[0], lambda line: print_line(notes, line))
+        placed = placing(sessions[0], cluster, lambda line: print_line(notes, line))
         stop = stack.enter_context(stop_on_signals())  # until here Ctrl-C ends the process at once
-        places = berths(sessions[0].device, workers, requests[0].workers_per_gpu)
-        for line in opening(sessions, places):
+        for line in opening(sessions, placed):
             print_line(notes, line)
         patience = Patience(settings.store_patience_s, stop)
         with progress.shown(sessions, console, patience, quiet):
-            seen = coordinate(sessions, places, patience)
+            seen = coordinate(sessions, placed, patience)
         if stop.requested:
             print_line(notes, "stopping; a trial that was running keeps its place")
         elif patience(lambda: any(is_stopped(session.study) for session in sessions)):

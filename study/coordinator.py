@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from study.crew import Berth, Crew
 from study.overview import Overview
 from study.patience import Patience
+from study.placing import Placing
 from study.service import Session
 from study.spool import Spool
 from study.studies import is_stopped
@@ -18,14 +18,13 @@ POLL_S = 1.0
 log = logging.getLogger(__name__)
 
 
-def coordinate(
-    sessions: Sequence[Session], places: list[Berth], patience: Patience
-) -> list[Overview]:
-    """Have studies trained by local workers at `places`, and by others elsewhere, to their end.
+def coordinate(sessions: Sequence[Session], placing: Placing, patience: Patience) -> list[Overview]:
+    """Have studies trained by workers as in `placing`, and by others elsewhere, to their end.
 
     Ends when all trials have ended, when all that is left was stopped, or when a stop is asked
-    for; returns how the studies stand then. Raises WorkerError where no local worker can go on,
-    StoreAwayError where the store stays away.
+    for; returns how the studies stand then. Raises WorkerError where none of those workers can go
+    on, ClusterError where the Ray that places them is lost, StoreAwayError where the store stays
+    away.
     """
     store, settings, stop = sessions[0].store, sessions[0].settings, patience.stop
     names = [session.study.study_name for session in sessions]
@@ -33,7 +32,7 @@ def coordinate(
         spool = patience(
             lambda: stack.enter_context(recording(store, settings, worker_name(), stop))
         )
-        with Crew(store, names, settings, places) as crew:
+        with placing.crew(store, names, settings, placing.places) as crew:
             while not stop.requested:
                 quiet_s = time.monotonic() - patience.last_outage_s
                 is_settled = quiet_s > store.lease_s / 2  # others were cut off as well

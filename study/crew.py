@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Any, Protocol
 
 import torch
 
@@ -42,12 +42,31 @@ class Berth:
     metrics_port: int | None = None  # None: it serves no metrics
 
 
+class Process(Protocol):
+    """What a crew asks of a worker's process, wherever that runs; as `subprocess.Popen` has it."""
+
+    returncode: int | Any
+
+    def poll(self) -> int | None:
+        """Its exit code, below 0 after a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises subprocess.TimeoutExpired after `timeout` seconds."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
 @dataclass
-class _Member:
+class Member:
+    """A worker of a crew, and those that were in its place before it."""
+
     berth: Berth
     name: str
-    process: "subprocess.Popen[str]"
-    reader: threading.Thread
+    process: Process
     restarts: int  # of workers before it in the same place
     gone_at_s: float | None = None
 
@@ -74,6 +93,7 @@ class Crew:
         self.store = store
         self.studies = studies
         self.settings = settings
+        self._readers: list[threading.Thread] = []
         self.members = [self._start(berth) for berth in _with_ports(places, settings.metrics_port)]
 
     def __enter__(self) -> "Crew":
@@ -107,12 +127,18 @@ class Crew:
             leases.abandon(self.store, member.name)
             member.gone_at_s = time.monotonic()
             if code < 0:
-                reason = signal.Signals(-code).name
-                log.warning("a worker died (%s); another takes its place", reason)
+                log.warning("%s", self._told_death(member))
         elif time.monotonic() - member.gone_at_s > _pause_s(member.restarts):
             if code == 0:
                 log.warning("a worker was told to leave; another takes its place")
             self.members[index] = self._start(member.berth, member.restarts + 1)
+
+    def _name(self) -> str:
+        return worker_name()
+
+    def _told_death(self, member: Member) -> str:
+        reason = signal.Signals(-member.process.returncode).name
+        return f"a worker died ({reason}); another takes its place"
 
     @property
     def has_left(self) -> bool:
@@ -138,8 +164,8 @@ class Crew:
                 log.warning("a worker does not stop; it is killed, its trial goes on later")
                 member.process.kill()
                 member.process.wait()
-            for member in self.members:
-                member.reader.join(timeout=1.0)
+            for reader in self._readers:
+                reader.join(timeout=1.0)
 
     def _ask_and_wait(self, number: signal.Signals, timeout_s: float) -> None:
         for member in self._working():
@@ -152,17 +178,20 @@ class Crew:
             with suppress(subprocess.TimeoutExpired):
                 member.process.wait(max(until_s - time.monotonic(), 0.01))
 
-    def _working(self) -> list[_Member]:
+    def _working(self) -> list[Member]:
         return [member for member in self.members if member.process.poll() is None]
 
-    def _start(self, berth: Berth, restarts: int = 0) -> _Member:
-        name = worker_name()
+    def _start(self, berth: Berth, restarts: int = 0) -> Member:
+        name = self._name()
+        return Member(berth, name, self._launch(berth, name), restarts)
+
+    def _launch(self, berth: Berth, name: str) -> Process:
         # "-P": a package called "models" where `run` was called is not ours.
-        command = [sys.executable, "-P", "-m", "study.entry"]
-        command += _arguments(self.studies, berth, name)
+        command = [sys.executable, "-P", "-m", "study.entry", "worker"]
+        command += ["--of-parent", str(os.getpid()), *arguments_of(self.studies, berth, name)]
         process = subprocess.Popen(
             command,
-            env=self._environment(berth),
+            env={**os.environ, **environment_of(self.settings, berth)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -172,25 +201,8 @@ class Crew:
         assert process.stderr is not None
         reader = threading.Thread(target=_pass_on, args=[process.stderr], daemon=True)
         reader.start()
-        return _Member(berth, name, process, reader, restarts)
-
-    def _environment(self, berth: Berth) -> dict[str, str]:
-        """Settings by environment: a command line can be read by others, passwords included."""
-        given = {
-            "BNVIT_DATA_DIR": str(self.settings.data_dir),
-            "BNVIT_STORAGE_URL": self.settings.storage_url or "",
-            "BNVIT_MLFLOW_URI": self.settings.mlflow_uri or "",
-            "MLFLOW_TRACKING_URI": "",
-            "BNVIT_CHECKPOINTS": self.settings.checkpoints or "",
-            "BNVIT_LEASE_S": str(self.settings.lease_s),
-            "BNVIT_STORE_PATIENCE_S": str(self.settings.store_patience_s),
-            "BNVIT_METRICS_PORT": str(berth.metrics_port or ""),
-            "BNVIT_METRICS_HOST": self.settings.metrics_host,
-            "OMP_NUM_THREADS": str(berth.threads),
-        }
-        if berth.gpu is not None:
-            given["CUDA_VISIBLE_DEVICES"] = berth.gpu
-        return {**os.environ, **given}
+        self._readers.append(reader)
+        return process
 
 
 @dataclass
@@ -219,11 +231,31 @@ def _with_ports(places: list[Berth], first: int | None) -> list[Berth]:
     return [replace(place, metrics_port=first + index) for index, place in enumerate(places)]
 
 
-def _arguments(studies: Sequence[str], berth: Berth, name: str) -> list[str]:
-    words = ["worker", "--device", berth.device, "--threads", str(berth.threads), "--name", name]
+def environment_of(settings: Settings, berth: Berth) -> dict[str, str]:
+    """Settings by environment: a command line can be read by others, passwords included."""
+    given = {
+        "BNVIT_DATA_DIR": str(settings.data_dir),
+        "BNVIT_STORAGE_URL": settings.storage_url or "",
+        "BNVIT_MLFLOW_URI": settings.mlflow_uri or "",
+        "MLFLOW_TRACKING_URI": "",
+        "BNVIT_CHECKPOINTS": settings.checkpoints or "",
+        "BNVIT_LEASE_S": str(settings.lease_s),
+        "BNVIT_STORE_PATIENCE_S": str(settings.store_patience_s),
+        "BNVIT_METRICS_PORT": str(berth.metrics_port or ""),
+        "BNVIT_METRICS_HOST": settings.metrics_host,
+        "OMP_NUM_THREADS": str(berth.threads),
+    }
+    if berth.gpu is not None:
+        given["CUDA_VISIBLE_DEVICES"] = berth.gpu
+    return given
+
+
+def arguments_of(studies: Sequence[str], berth: Berth, name: str) -> list[str]:
+    """What `bnvit-study worker` is told of its place; whose child it is comes before these."""
+    words = ["--device", berth.device, "--threads", str(berth.threads), "--name", name]
     if berth.memory_share < 1.0:
         words += ["--memory-share", str(berth.memory_share)]
-    return [*words, "--of-parent", str(os.getpid()), "--", *studies]
+    return [*words, "--", *studies]
 
 
 def _pause_s(restarts: int) -> float:

@@ -47,6 +47,10 @@ class WorkerError(BnvitError):
     """A worker stopped because trials kept failing; the log carries each reason."""
 
 
+class ClusterError(BnvitError):
+    """The Ray cluster cannot be reached or used, or is lost; the message says how to go on."""
+
+
 class UiError(BnvitError):
     """A web server did not start; the message carries its last words."""
 

@@ -14,6 +14,7 @@ from objectives.precision import Precision, check_precision
 from objectives.recipe import PRECISION
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
+from study.engine import Engine, check_engine
 from study.identity import PrunerName, SamplerName
 from study.plan import Plan
 from study.settings import shown_address
@@ -40,6 +41,9 @@ _PLAIN_OPTIONS = (
     "device",
     "workers",
     "workers_per_gpu",
+    "engine",
+    "ray_address",
+    "gpus_per_worker",
     "compile",
     "study",
     "metrics_port",
@@ -78,6 +82,9 @@ class Request:
     checkpoints: str | None = None
     workers: Workers | None = None  # local ones; None: one per GPU, or one on the CPU
     workers_per_gpu: int = 1
+    engine: Engine = "local"  # what places the workers
+    ray_address: str | None = None  # HOST:PORT or local; None: RAY_ADDRESS, one here, a new one
+    gpus_per_worker: float | None = None  # with Ray; None: one where the cluster has GPUs
     metrics_port: int | None = None  # of the first local worker; None: no metrics
     metrics_host: str | None = None
     precision: Precision = PRECISION
@@ -125,6 +132,7 @@ class Request:
         _one_of("compile", self.compile, get_args(Compile))
         if isinstance(self.workers, int):
             _within("workers", self.workers, MOST_WORKERS, least=0)
+        check_engine(self)
         if self.metrics_port is not None and self.workers == 0:
             raise InputError("--workers 0 starts none to serve metrics; give each worker the port")
         _one_of("sampler", self.sampler, get_args(SamplerName))

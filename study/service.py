@@ -128,14 +128,15 @@ def open_sessions(
     probe_addresses(settings)
     check_checkpoints(settings)
     device = device_of(requests[0].device)
-    check_ports(settings, _most_workers(requests[0], device))
+    if requests[0].engine == "local":
+        check_ports(settings, _most_workers(requests[0], device))
     data_dir.prepare(settings.data_dir)
     say(f"data:    {requests[0].dataset}")
     identified = _identified(requests, settings, device)
     with open_store(settings) as store:
         say(f"store:   {store.label}")
         say(f"MLflow:  {settings.mlflow_label}")
-        for line in _notes(requests[0], device):
+        for line in _notes(requests[0], device) if requests[0].engine == "local" else ():
             say(f"note:    {line}")
         sessions = [_opened(store, settings, device, *one) for one in identified]
         for session in sessions:

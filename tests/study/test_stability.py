@@ -17,11 +17,13 @@ from objectives.search_space import SearchSpace
 from study.bisection import Bisection
 from study.briefing import next_steps, opening
 from study.comparison_report import Asked, read_compared
+from study.crew import Crew
 from study.docket import Docket
 from study.equality import inequalities
 from study.experiment_requests import fit_of_study, planned, sweep_of
 from study.identity import StudyIdentity
 from study.patience import Patience
+from study.placing import Placing
 from study.plan import COMPUTED, CURVE, Plan
 from study.report_html import html
 from study.report_layouts import laid_out
@@ -148,7 +150,7 @@ def test_the_same_again_trains_nothing_and_says_so(
 ) -> None:
     with open_session(asked, settings, lambda _: None) as again:
         assert again.uuid == session.uuid
-        lines = opening([again], [])
+        lines = opening([again], Placing([], "", Crew))
         assert not again.is_new
         assert again.is_done
     assert "all 20 trials have ended already; nothing is left to do" in lines
