@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constr
 .PHONY: help study test lint format chaos models bench bench-quick gpu-bench gpu-check
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 study: $(RUNTIME) ## search vitbn on MNIST: 20 trials, then a summary
 	$(BIN)/bnvit-study run --model vitbn --trials 20
@@ -48,6 +48,10 @@ gpu-bench: ## measure training steps on a CUDA machine, and workers that share i
 
 gpu-check: ## check training on a CUDA machine; needs only torch, torchvision, einops, timm, numpy
 	@if [ -x $(BIN)/python ]; then $(BIN)/python bench/gpu_check.py; else $(PYTHON) bench/gpu_check.py; fi
+
+.env: ## make passwords for docker-compose.yml
+	@umask 077; $(PYTHON) -c "import secrets, sys; sys.stdout.writelines(l.replace('PASSWORD=', 'PASSWORD=' + secrets.token_hex(24)) for l in open('.env.example'))" > .env.part && mv .env.part .env
+	@echo "wrote .env; the pages' login is bnvit with BNVIT_LOGIN_PASSWORD in it"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

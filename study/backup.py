@@ -10,6 +10,7 @@ from sqlalchemy.exc import ProgrammingError
 from models.errors import InputError
 from study.data_dir import unusable
 from study.embedded import DATABASES, EmbeddedPostgres
+from study.errors import StorageError
 from study.settings import Settings
 
 # MLflow first: it is told of what the store has accepted, so it is never ahead in a backup, and
@@ -47,7 +48,7 @@ def restore(settings: Settings, folder: Path) -> None:
     """Read a backup into a store without studies.
 
     Raises InputError where `folder` is no backup or the store holds something, StorageError where
-    it fails; each database is then as it was.
+    it fails; the store is then empty.
     """
     _refuse_shared(settings)
     missing = [name for name in _ORDER if not _dump(folder, name).is_file()]
@@ -60,11 +61,17 @@ def restore(settings: Settings, folder: Path) -> None:
                     f"the store in {settings.data_dir} holds {_CONTENT[name]} already; set "
                     "BNVIT_DATA_DIR to an empty folder to restore into"
                 )
-        for name in _ORDER:
-            server.call(
-                "pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction",
-                "--exit-on-error", f"--dbname={name}", str(_dump(folder, name)),
-            )  # fmt: skip
+        try:
+            for name in _ORDER:
+                server.call(
+                    "pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction",
+                    "--exit-on-error", f"--dbname={name}", str(_dump(folder, name)),
+                )  # fmt: skip
+        except StorageError:
+            for name in _ORDER:
+                server.call("dropdb", "--force", "--if-exists", name)
+                server.call("createdb", name)
+            raise
 
 
 def _dump(folder: Path, name: str) -> Path:

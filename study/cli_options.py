@@ -173,6 +173,7 @@ def settings_from(
     """
     from models.errors import InputError
     from study.settings import read_settings
+    from study.trust import trust
 
     given = {
         "storage_url": storage,
@@ -184,6 +185,7 @@ def settings_from(
     settings = read_settings({key: value for key, value in given.items() if value is not None})
     if metrics_host is not None and settings.metrics_port is None:
         raise InputError("--metrics-host says where --metrics-port is; give that as well")
+    trust(settings)
     return settings
 
 

@@ -29,7 +29,7 @@ def up(
     from study.stack.updown import up as start
 
     for line in start(settings_from(storage, mlflow), port):
-        print(line)
+        print(line, flush=True)
 
 
 def down(

@@ -125,15 +125,23 @@ class EmbeddedPostgres:
 
     def revive(self) -> bool:
         """Start the server again if it has ended; returns whether it had. Call it while in use."""
-        if self._answers():
-            return False
+        if self._is_ours(_pid_in(self.data / "postmaster.pid")):
+            return False  # it may be busy, but it is there
         with self._startup_lock():
             self._ensure_running()
         return True
 
+    def stop_if_unused(self) -> bool:
+        """Stop a server that killed processes have left behind; returns whether there was one."""
+        if not self.exists() or not self._is_ours(_pid_in(self.data / "postmaster.pid")):
+            return False
+        with self:
+            pass
+        return not self._is_ours(_pid_in(self.data / "postmaster.pid"))
+
     def users(self) -> list[psutil.Process]:
         """This user's processes that have the server in use, this one and others."""
-        lock = str(self.folder / "users.lock")
+        lock = os.path.realpath(self.folder / "users.lock")  # as the system tells open files
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):

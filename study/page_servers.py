@@ -1,5 +1,6 @@
 """The two programs whose pages people open, as child processes: Optuna Dashboard and MLflow."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def mlflow_server(store_uri: str, address: Address, data_dir: Path) -> ServerPro
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", address.host, "--port", str(address.port or 5000)]
     if address.socket is not None:  # which uvicorn then takes instead of host and port
-        command += ["--uvicorn-opts", f"--uds {address.socket}"]
+        command += ["--uvicorn-opts", f"--uds {shlex.quote(str(address.socket))}"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": store_uri,
         "MLFLOW_SERVER_ALLOWED_HOSTS": MLFLOW_HOSTS,

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=1, le=MOST_PORT)  # None: no metrics
     metrics_host: str = Field(default="127.0.0.1", min_length=1)  # where that port is
 
+    @field_validator("data_dir")
+    @classmethod
+    def _not_relative(cls, folder: Path) -> Path:
+        """As all processes find it, wherever they run."""
+        return folder.absolute()
+
     @field_validator("checkpoints")
     @classmethod
     def _absolute(cls, place: str | None) -> str | None:

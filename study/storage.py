@@ -172,7 +172,9 @@ def _lock_schema(connection: sqlalchemy.Connection) -> None:
 
 def libpq_url(url: URL) -> str:
     """The URL as libpq and psycopg read it, password included."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    before, mark, query = plain.partition("?")
+    return before + mark + query.replace("+", "%20")  # libpq reads a plus as a plus
 
 
 def _open(url: URL, mlflow_url: URL, label: str, lease_s: float) -> Store:

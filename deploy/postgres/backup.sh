@@ -6,7 +6,7 @@
 # Weights and checkpoints are not in it: they are files, in the volume "artifacts".
 set -eu
 export PGUSER=postgres PGPASSWORD="$POSTGRES_PASSWORD"
-folder=$(mktemp -d)
+folder=$(mktemp -d -p "${SCRATCH:-/var/lib/postgresql}")
 trap 'rm -rf "$folder"' EXIT
 # MLflow first: it is told of what the store has accepted, so it is never ahead in a backup, and
 # what a trial lacks there comes with its end.

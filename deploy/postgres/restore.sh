@@ -6,18 +6,29 @@
 #   docker compose up -d
 set -eu
 export PGUSER=postgres PGPASSWORD="$POSTGRES_PASSWORD"
-folder=$(mktemp -d)
+folder=$(mktemp -d -p "${SCRATCH:-/var/lib/postgresql}")
 trap 'rm -rf "$folder"' EXIT
-tar -C "$folder" -xf - || { echo "restore: standard input is not what backup.sh wrote" >&2; exit 1; }
+
+fail() {
+    echo "restore: $1" >&2
+    exit 1
+}
+
+tar -C "$folder" -xf - || fail "standard input is not what backup.sh wrote"
+for database in mlflow optuna; do
+    pg_restore --list "$folder/$database.dump" >/dev/null || fail "$database.dump is damaged"
+done
 for place in optuna:studies mlflow:runs; do
-    found=$(psql -AtX -d "${place%:*}" -c "SELECT count(*) FROM public.${place#*:}" 2>/dev/null || echo 0)
-    if [ "$found" != 0 ]; then
-        echo "restore: database ${place%:*} holds $found ${place#*:} already; restore into an empty one" >&2
-        exit 1
-    fi
+    database=${place%:*} table=${place#*:}
+    is_there=$(psql -AtX -d "$database" -c "SELECT to_regclass('public.$table') IS NOT NULL")
+    [ "$is_there" = t ] || continue
+    found=$(psql -AtX -d "$database" -c "SELECT count(*) FROM public.$table")
+    [ "$found" = 0 ] || fail "database $database holds $found $table already; restore into an empty one"
 done
 for place in mlflow:bnvit_mlflow optuna:bnvit; do
-    pg_restore --clean --if-exists --no-owner --role="${place#*:}" --single-transaction \
-        --exit-on-error --dbname="${place%:*}" "$folder/${place%:*}.dump"
+    database=${place%:*} owner=${place#*:}
+    pg_restore --clean --if-exists --no-owner --role="$owner" --single-transaction --exit-on-error \
+        --dbname="$database" "$folder/$database.dump" ||
+        fail "database $database was not restored; begin again with an empty server"
 done
 echo "restored"

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from models.errors import BnvitError
 from study.data_dir import unusable
 from study.embedded import ROLE, EmbeddedPostgres
-from study.errors import StackError
+from study.errors import StackError, StorageError
 from study.logs import log_to_stderr
 from study.server_process import ServerProcess
 from study.settings import Settings, read_settings
@@ -79,6 +79,7 @@ def _kept(settings: Settings, port: int) -> Iterator["Keeper"]:
             stack.callback(process.stop)
             process.start()
         stack.callback(State.forget, layout.folder)
+        stack.callback(layout.tidy)
         keeper = Keeper(layout, services, server)
         keeper.note()
         for process in services.processes:
@@ -124,6 +125,7 @@ class Keeper:
         self._layout = layout
         self._services = services
         self._server = server
+        self._postgres_again_s = 0.0  # when it is looked after next, by the monotonic clock
         self._watches = {one.name: _Watch(time.monotonic()) for one in services.processes}
 
     def note(self) -> None:
@@ -138,20 +140,29 @@ class Keeper:
             services=running,
             dashboard_url=self._services.dashboard_url,
             mlflow_url=self._services.mlflow_url,
-            has_login="nginx" in self._watches,
+            password_at=self._services.password_at,
         ).write(self._layout.folder)
 
     def look_after(self, stop: Stop) -> None:
         """Start again what has died, until a stop is asked for."""
         while not stop.wait(POLL_S):
-            if self._server is not None and self._server.revive():
-                log.warning("Postgres had died; it was started again")
+            self._look_after_postgres()
             for one in self._services.processes:
                 if one.has_ended and self._is_time(one):
                     log.warning("%s had died; it is started again", one.name)
                     one.stop()  # children that it left behind
                     one.start()
                     self.note()
+
+    def _look_after_postgres(self) -> None:
+        if self._server is None or time.monotonic() < self._postgres_again_s:
+            return
+        try:
+            if self._server.revive():
+                log.warning("Postgres had died; it was started again")
+        except StorageError as error:
+            log.warning("Postgres has died and cannot be started: %s", error)
+            self._postgres_again_s = time.monotonic() + LONGEST_PAUSE_S
 
     def _is_time(self, service: ServerProcess) -> bool:
         """Whether to start a service again: at once if it ran for long, else later each time."""

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass, field
 
@@ -11,7 +12,8 @@ USER = "bnvit"
 SHORTEST_PASSWORD = 12  # characters
 SHORTEST_TOKEN = 24  # characters; its tries are not limited, so it must be beyond guessing
 _SALT_BYTES = 16
-_FORBIDDEN = set('"\\$\n\r')  # they mean something in nginx's configuration
+# It stands in nginx's configuration and in files of variables, which shells read, too.
+_TOKEN = re.compile(rf"[A-Za-z0-9._-]{{{SHORTEST_TOKEN},}}")
 
 
 def new_secret() -> str:
@@ -33,10 +35,10 @@ class Login:
                 f"the password of the pages is shorter than {SHORTEST_PASSWORD} characters; "
                 "take a longer one"
             )
-        if len(self.token) < SHORTEST_TOKEN or _FORBIDDEN & set(self.token):
+        if not _TOKEN.fullmatch(self.token):
             raise InputError(
-                f"the workers' password must have {SHORTEST_TOKEN} characters or more and none of "
-                'the characters " \\ $; take one of: openssl rand -hex 24'
+                f"the workers' password must have {SHORTEST_TOKEN} characters or more, all of them "
+                "letters, digits, '.', '_' or '-'; take one of: openssl rand -hex 24"
             )
 
     def users_file(self) -> str:

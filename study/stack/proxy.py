@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.errors import InputError
 from study.stack.login import Login
 
 NGINX_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin"  # often not on a user's PATH
 CONFIGURATION = "nginx.conf"
+WITHOUT = "none"  # as BNVIT_NGINX
 _TEMPLATE = "nginx.conf.in"
 _USERS = "users"
 
@@ -93,8 +95,19 @@ class Proxy:
 
 
 def find_nginx() -> str | None:
-    """Where nginx is, as BNVIT_NGINX says or as it is found; None where it is not installed."""
-    if given := os.environ.get("BNVIT_NGINX"):
+    """Where nginx is, as BNVIT_NGINX says or as it is found; None: there is none, or to be none.
+
+    Raises InputError where the variable names no program: nobody is to be without a login by
+    mistake.
+    """
+    given = os.environ.get("BNVIT_NGINX")
+    if given == WITHOUT:
+        return None
+    if given and shutil.which(given) is None:
+        raise InputError(
+            f"BNVIT_NGINX is '{given}', which is no program; '{WITHOUT}' goes without a login"
+        )
+    if given:
         return shutil.which(given)
     path = os.environ.get("PATH", os.defpath)
     return shutil.which("nginx", path=f"{path}:{NGINX_FOLDERS}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from study.page_servers import dashboard_server, mlflow_server
 from study.ports import LOOPBACK
 from study.server_process import Address, ServerProcess
-from study.stack.layout import Layout
+from study.stack.layout import SOCKETS, Layout
 from study.stack.proxy import Listener, Proxy
 
 
@@ -16,13 +16,14 @@ class Services:
     processes: list[ServerProcess]
     dashboard_url: str
     mlflow_url: str
+    password_at: str | None  # None: there is no login
 
 
 def with_login(
     layout: Layout, nginx: str, port: int, dashboard_store: str, mlflow_store: str
 ) -> Services:
     """Both pages on one port of the loopback, behind nginx, which alone can reach them."""
-    dashboard, mlflow = layout.socket("dashboard"), layout.socket("mlflow")
+    dashboard, mlflow = (layout.socket(name) for name in SOCKETS)
     logs = layout.data_dir / "logs"
     proxy = Proxy(
         folder=layout.folder,
@@ -44,7 +45,7 @@ def with_login(
         mlflow_server(mlflow_store, mlflow, layout.data_dir),
         ServerProcess("nginx", command, {}, door, logs / "nginx-start.log", health="/healthz"),
     ]
-    return Services(processes, f"{door}dashboard", str(door))
+    return Services(processes, f"{door}dashboard", str(door), layout.password_at)
 
 
 def without_login(layout: Layout, port: int, dashboard_store: str, mlflow_store: str) -> Services:
@@ -54,4 +55,4 @@ def without_login(layout: Layout, port: int, dashboard_store: str, mlflow_store:
         dashboard_server(dashboard_store, dashboard, layout.data_dir),
         mlflow_server(mlflow_store, mlflow, layout.data_dir),
     ]
-    return Services(processes, f"{dashboard}dashboard", str(mlflow))
+    return Services(processes, f"{dashboard}dashboard", str(mlflow), None)

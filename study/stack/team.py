@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from models.errors import InputError
 from study.settings import ENV_PREFIX
 
+SHORTEST_PASSWORD = 12  # characters
 ADMIN = "postgres"  # the superuser, who makes roles and databases
 WORKER = "bnvit"  # owns the database of studies
 MLFLOW = "bnvit_mlflow"  # owns MLflow's
@@ -68,9 +69,16 @@ class ReachSettings(BaseSettings):
 
 
 def read_team_settings() -> TeamSettings:
-    """The environment's settings. Raises InputError naming what is missing."""
+    """The environment's settings. Raises InputError naming what is missing or too weak."""
     try:
-        return TeamSettings()
+        settings = TeamSettings()
     except ValidationError as error:
         names = [f"{ENV_PREFIX}{one['loc'][0]}".upper() for one in error.errors()]
         raise InputError(f"not set: {', '.join(names)}; see .env.example") from None
+    for name, value in settings:
+        if isinstance(value, SecretStr) and len(value) < SHORTEST_PASSWORD:
+            raise InputError(
+                f"{ENV_PREFIX}{name.upper()} is shorter than {SHORTEST_PASSWORD} characters; take "
+                "one of: openssl rand -hex 24"
+            )
+    return settings

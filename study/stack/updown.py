@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +23,7 @@ from study.settings import Settings, is_server
 from study.stack.layout import Layout
 from study.stack.login import USER
 from study.stack.proxy import find_nginx
-from study.stack.state import KeeperLock, State
+from study.stack.state import KeeperLock, State, is_alive
 
 STOP_TIMEOUT_S = 45.0  # for services, or workers with their trials, to end
 POLL_S = 0.1
@@ -45,11 +45,16 @@ def up(settings: Settings, port: int) -> Iterator[str]:
         )
     data_dir.prepare(settings.data_dir)
     layout = Layout(settings.data_dir)
+    with _unusable_told(layout):
+        yield from _up(settings, layout, port)
+
+
+def _up(settings: Settings, layout: Layout, port: int) -> Iterator[str]:
     if KeeperLock(layout.folder).is_held():
         state = State.read(layout.folder)
         if state is None:
             raise StackError("another 'up' or 'down' is at work on this data folder; wait for it")
-        yield from ["already up", *_pages(layout, state)]
+        yield from ["already up", *_pages(state)]
         return
     _end_leftovers(layout)
     _check_ports(port)
@@ -58,7 +63,7 @@ def up(settings: Settings, port: int) -> Iterator[str]:
     state = State.read(layout.folder)
     if state is None:
         raise StackError(f"the stack has ended again; see {layout.data_dir / 'logs' / 'stack.log'}")
-    yield from [*_pages(layout, state), "bnvit-study down stops all of it."]
+    yield from [*_pages(state), "bnvit-study down stops all of it."]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Downing:
     """What `down` is to stop."""
 
     layout: Layout
+    server: EmbeddedPostgres
     is_up: bool
     users: Sequence[psutil.Process]  # others that work on the embedded store
 
@@ -78,13 +84,14 @@ class Downing:
         for process in self.users:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGTERM)
-        _wait_for([partial(_is_alive, process) for process in self.users], "a worker")
-        state = State.read(self.layout.folder)
+        _wait_for([partial(is_alive, process) for process in self.users], "a worker")
+        with _unusable_told(self.layout):
+            state = State.read(self.layout.folder)
         keeper = state.keeper.process() if state is not None else None
         if keeper is not None:
             keeper.send_signal(signal.SIGTERM)
-            _wait_for([partial(_is_alive, keeper)], "the stack")
-        leftovers = _end_leftovers(self.layout)
+            _wait_for([partial(is_alive, keeper)], "the stack")
+        leftovers = _end_leftovers(self.layout) | self.server.stop_if_unused()
         if not (self.is_up or leftovers or self.users):
             return ["nothing is running"]
         return ["stopped; studies, runs and files stay, 'bnvit-study up' shows them again"]
@@ -94,11 +101,12 @@ def find_running(settings: Settings) -> Downing:
     """What runs on the data folder."""
     layout = Layout(settings.data_dir)
     server = EmbeddedPostgres(settings.data_dir / "postgres")
-    state = State.read(layout.folder)
+    with _unusable_told(layout):
+        state = State.read(layout.folder)
     keeper = state.keeper.process() if state is not None else None
     own = {os.getpid(), *([keeper.pid] if keeper is not None else [])}
     users = [process for process in server.users() if process.pid not in own]
-    return Downing(layout, keeper is not None, users)
+    return Downing(layout, server, keeper is not None, users)
 
 
 def _start_keeper(settings: Settings, layout: Layout, port: int) -> None:
@@ -136,15 +144,15 @@ def _environment(settings: Settings) -> Mapping[str, str]:
     return {**os.environ, **given}
 
 
-def _pages(layout: Layout, state: State) -> Iterator[str]:
+def _pages(state: State) -> Iterator[str]:
     yield f"Optuna Dashboard: {state.dashboard_url}"
     yield f"MLflow:           {state.mlflow_url}"
-    if state.has_login:
-        yield f"Login:            user {USER}, password in {layout.password_file}"
+    if state.password_at is not None:
+        yield f"Login:            user {USER}, password in {state.password_at}"
     else:
         yield (
-            "No login:         nginx is not installed; the pages answer on this machine alone, "
-            "to all of its users"
+            "No login:         without nginx the pages answer on this machine alone, to all of its "
+            "users"
         )
 
 
@@ -156,21 +164,30 @@ def _check_ports(port: int) -> None:
 
 
 def _end_leftovers(layout: Layout) -> bool:
-    """End services whose keeper was killed; returns whether there were any."""
+    """End services whose keeper was killed; returns whether there were any.
+
+    Raises StackError if one does not end.
+    """
     state = State.read(layout.folder)
     if state is None or state.keeper.process() is not None:
         return False
-    found = [one.process() for one in state.services.values()]
-    groups = [process for process in found if process is not None]
-    for process in groups:
-        log.warning("ending %s (process %d), which was left behind", process.name(), process.pid)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)  # each is the first of its group
-            with suppress(psutil.TimeoutExpired):
-                process.wait(5)
+    found = list(state.leftovers())
+    for name, one in found:
+        log.warning("ending %s, which was left behind", name)
+        one.end()
+    if left := [name for name, _ in state.leftovers()]:
+        raise StackError(f"{', '.join(left)} cannot be ended; is it another user's?")
     State.forget(layout.folder)
-    return bool(groups)
+    layout.tidy()
+    return bool(found)
+
+
+@contextmanager
+def _unusable_told(layout: Layout) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise data_dir.unusable(layout.folder, error) from error
 
 
 def _wait_for(running: Sequence[Callable[[], bool]], what: str) -> None:
@@ -179,13 +196,6 @@ def _wait_for(running: Sequence[Callable[[], bool]], what: str) -> None:
         if time.monotonic() > until_s:
             raise StackError(f"{what} does not end within {STOP_TIMEOUT_S:.0f} s; try again")
         time.sleep(POLL_S)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _command_of(process: psutil.Process) -> str:

@@ -15,6 +15,8 @@ def main() -> None:
             print(f"{name}={value}")
     except BnvitError as error:
         sys.exit(f"worker_env: {error}")
+    except OSError as error:
+        sys.exit(f"worker_env: no certificate yet ({error}); start the stack first")
 
 
 def variables() -> dict[str, str]:

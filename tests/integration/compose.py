@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from study.stack.proxy import find_nginx
+from study.stack.proxy import NGINX_FOLDERS
 from study.system_account import server_account
 from tests.integration.processes import free_port
 
@@ -96,13 +96,14 @@ class ComposeStack:
         self._database = folder / "database"
         for part in ("srv/bnvit/tls", "srv/bnvit/proxy", "srv/bnvit/artifacts", "data", "tmp"):
             (folder / part).mkdir(parents=True)
-        shutil.copytree(ROOT / "deploy" / "postgres", folder / "srv/bnvit/postgres")
+        for name in ("postgres", "nginx"):
+            shutil.copytree(ROOT / "deploy" / name, folder / "srv/bnvit" / name)
 
     def __enter__(self) -> "ComposeStack":
         try:
             for name in self.names:
                 self._check_order(name)
-                self._bring_up(name)
+                self.bring_up(name)
             for name in self.names:
                 if "healthcheck" in self.services[name]:
                     self.await_health(name)
@@ -177,6 +178,7 @@ class ComposeStack:
             "PGHOST": str(self._database),
             "PGPORT": str(self.ports["postgres", 5432]),
             "POSTGRES_PASSWORD": self.given["BNVIT_POSTGRES_PASSWORD"],
+            "SCRATCH": str(self.folder / "tmp"),
         }
         script = self.folder / "srv/bnvit/postgres" / name
         return subprocess.run([script], env=environment, input=given, capture_output=True)
@@ -187,7 +189,7 @@ class ComposeStack:
 
     def base_environment(self) -> dict[str, str]:
         """What any process needs."""
-        return {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+        return {"PATH": f"{os.environ['PATH']}:{NGINX_FOLDERS}", "OMP_NUM_THREADS": "1"}
 
     def translated(self, name: str, text: str) -> str:
         """A word of a service's file, as it is on this machine."""
@@ -207,7 +209,8 @@ class ComposeStack:
                 text = str(here) if text == str(port) else text
         return "127.0.0.1" if text == "0.0.0.0" else text
 
-    def _bring_up(self, name: str) -> None:
+    def bring_up(self, name: str) -> None:
+        """Start a service; wait for what those that depend on it wait for."""
         if name == "postgres":
             self._initialise_database()
         if "completed" in self._wanted_of(name):
@@ -246,8 +249,6 @@ class ComposeStack:
         scripts = Path(sysconfig.get_path("scripts"))
         if name == "python":
             return [sys.executable]
-        if name == "nginx":
-            return [str(find_nginx())]
         if name in ("postgres", "initdb", "pg_isready"):
             programs = find_postgres()
             assert programs is not None, "tests that need it are skipped without it"
@@ -258,7 +259,7 @@ class ComposeStack:
         """What an image or an engine provides, and a process must be told."""
         port = str(self.ports["postgres", 5432])
         if program == "pg_isready":
-            return ["-h", str(self._database), "-p", port]
+            return ["-p", port]
         if program != "postgres":
             return []
         return [

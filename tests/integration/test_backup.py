@@ -1,5 +1,6 @@
 """A backup taken while a study runs, and what goes on from it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(data_dir: Path) 
     run.terminate()
     finish(run)
     with new_data_dir() as empty:
+        damaged = Path(shutil.copytree(backup, empty / "damaged"))
+        with (damaged / "optuna.dump").open("r+b") as dump:
+            dump.truncate(5000)
+        code, _, err = command(f"restore {damaged}", empty)
+        assert (code, err.count("\n")) == (1, 1)
         assert command(f"restore {backup}", empty)[0] == 0
         restored = curves(show(empty))
         assert len(restored) >= 1

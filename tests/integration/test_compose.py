@@ -20,6 +20,7 @@ import yaml
 from sqlalchemy import make_url
 
 from study.stack.certificates import AUTHORITY, ensure_certificate
+from study.stack.proxy import find_nginx
 from tests.conftest import new_data_dir
 from tests.integration import pages
 from tests.integration.compose import (
@@ -47,7 +48,8 @@ LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 20 --pruner none --w
 SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 4 --workers 0"
 
 runs_the_stack = pytest.mark.skipif(
-    find_postgres() is None, reason="needs a Postgres with TLS, Debian's package postgresql"
+    find_postgres() is None or find_nginx() is None,
+    reason="needs nginx and a Postgres with TLS, Debian's packages nginx and postgresql",
 )
 
 
@@ -188,6 +190,13 @@ def test_a_page_asks_for_the_password(live: Live, page: str, source: str) -> Non
     session = cookie.partition(";")[0]
     for _ in range(3 * GUESSES):  # who is known is not slowed down
         assert ask(stack, page, source=source, Cookie=session).status == 200
+
+
+@runs_the_stack
+def test_what_is_answered_without_a_login_gives_no_cookie(live: Live, source: str) -> None:
+    for password in (None, "wrong"):
+        asked = ask(live.stack, "/healthz", source=source, password=password)
+        assert (asked.status, asked.getheader("Set-Cookie")) == (200, None)
 
 
 @runs_the_stack
@@ -358,6 +367,19 @@ def test_a_backup_is_restored_into_an_empty_server(live: Live) -> None:
         again = empty.postgres_script("restore.sh", backup.stdout)
         assert again.returncode == 1
         assert b"holds 2 studies already" in again.stderr
+
+
+@runs_the_stack
+def test_another_password_ends_the_old_one_and_its_sessions(live: Live, source: str) -> None:
+    stack = live.stack
+    old, new = stack.given["BNVIT_LOGIN_PASSWORD"], secrets.token_hex(24)
+    cookie = str(ask(stack, "/", source=source, password=old).getheader("Set-Cookie"))
+    session = cookie.partition(";")[0]
+    stack.services["prepare"]["environment"]["BNVIT_LOGIN_PASSWORD"] = new
+    stack.bring_up("prepare")
+    until(lambda: ask(stack, "/", source=source, Cookie=session).status in (401, 429))
+    until(lambda: ask(stack, "/", source=source, password=new).status == 200)
+    until(lambda: ask(stack, "/", source=source, password=old).status == 401)
 
 
 @runs_the_stack

@@ -28,7 +28,7 @@ pytest.importorskip("ray")
 
 Begin = Callable[[str], "subprocess.Popen[str]"]
 
-LEASE_S = 20  # half of it must have passed since the server's start until trials are taken over
+LEASE_S = 40  # half of it must have passed since the server's start until trials are taken over
 RUN = f"{TINY_RUN} --engine ray --pruner none"
 
 
@@ -40,7 +40,8 @@ def cluster() -> "Iterator[Cluster]":
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
-        made.add_node(num_cpus=1)
+        made.add_node(wait=False, num_cpus=1)
+    made.wait_for_nodes()
     yield made
     made.shutdown()
 
@@ -112,7 +113,7 @@ def test_a_lost_node_loses_nothing(
     cluster: "Cluster", settings: Settings, store: Store, run_line: Begin
 ) -> None:
     run = run_line(
-        f"{RUN} --trials 3 --epochs 10 --workers 3 --json --ray-address {cluster.address}"
+        f"{RUN} --trials 3 --epochs 5 --workers 3 --json --ray-address {cluster.address}"
     )
     first = a_worker_that_trains(store)
     first.suspend()  # so that it does until the other one does
@@ -144,7 +145,7 @@ def test_a_lost_node_loses_nothing(
 
 
 def test_sigterm_puts_trials_back_and_ends_a_ray_of_its_own(store: Store, run_line: Begin) -> None:
-    run = run_line(f"{RUN} --trials 1 --epochs 2000 --ray-address local --workers 1")
+    run = run_line(f"{RUN} --trials 1 --epochs 2000 --mlflow none --ray-address local --workers 1")
     worker = a_worker_that_trains(store)
     family = psutil.Process(run.pid).children(recursive=True)
     assert worker in family

@@ -20,7 +20,7 @@ from study.settings import Settings
 from study.stack.login import USER
 from study.stack.proxy import find_nginx
 from study.stack.state import State
-from study.stack.updown import up
+from study.stack.updown import find_running, up
 from study.storage import open_store
 from study.studies import pages
 from study.ui import comparison_page
@@ -71,7 +71,9 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def stack(port: int) -> Iterator[Path]:
     """The data folder of a stack that is up, with a study that two workers trained through it."""
-    with new_data_dir() as folder:
+    with new_data_dir() as parent:
+        folder = parent / "a folder"
+        folder.mkdir()
         code, out, err = command(f"up --port {port}", folder)
         assert (code, err) == (0, ""), err
         assert f"http://127.0.0.1:{port}/dashboard" in out
@@ -119,9 +121,17 @@ def test_the_study_is_seen_behind_the_login(stack: Path, port: int, browser: Bro
     expect(page.get_by_text("train_loss", exact=True).first).to_be_visible()
     screenshot(page, "up-mlflow")
     context.close()
-    # A browser asks first without a login. MLflow has no users here, and its assistant is closed.
-    expected = ("401 ", "users/current", "mlflow/assistant/")
+    # A browser asks first without a login. MLflow has no users here; some of it is closed.
+    expected = ("401 ", "users/current", "mlflow/assistant/", "mlflow/gateway-proxy")
     assert [one for one in failed if not any(part in one for part in expected)] == []
+
+
+@needs_nginx
+def test_what_is_answered_without_a_login_gives_no_cookie(stack: Path, port: int) -> None:
+    for given in (None, "wrong"):
+        asked = ask(port, "/healthz", source="127.0.0.19", password=given)
+        assert (asked.status, asked.getheader("Set-Cookie")) == (200, None)
+    assert state_of(stack).password_at == str(stack / "stack" / "password")
 
 
 def test_others_cannot_reach_the_pages_past_the_login(stack: Path, port: int) -> None:
@@ -135,7 +145,7 @@ def test_others_cannot_reach_the_pages_past_the_login(stack: Path, port: int) ->
         for connection in one.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert listening == ({port} if state.has_login else {port, port + 1})
+    assert listening == ({port} if state.password_at else {port, port + 1})
     assert (stack / "stack").stat().st_mode & 0o007 == 0
 
 
@@ -165,13 +175,15 @@ def test_a_service_that_dies_is_started_again(stack: Path) -> None:
 
 def test_a_stack_whose_keeper_was_killed_is_repaired_by_up(stack: Path, port: int) -> None:
     half = state_of(stack)
-    os.kill(half.keeper.pid, signal.SIGKILL)
-    until(lambda: half.keeper.process() is None)
+    for leader in (half.keeper, half.services["MLflow"]):  # whose server is a child of it
+        os.kill(leader.pid, signal.SIGKILL)
+        until(lambda leader=leader: leader.process() is None)  # type: ignore[misc]
+    assert half.services["MLflow"].group()
     code, _, err = command(f"up --port {port}", stack)
     assert code == 0, err
     assert "which was left behind" in err
     whole = state_of(stack)
-    assert all(one.process() is None for one in half.services.values())
+    assert not any(one.group() for one in half.services.values())
     assert all(one.process() is not None for one in whole.services.values())
     assert set(whole.services) == set(half.services)
 
@@ -199,19 +211,21 @@ def test_down_asks_while_workers_are_at_work_and_then_stops_everything(stack: Pa
 def test_the_next_up_has_the_data_and_without_nginx_the_pages_are_this_machine_s(
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BNVIT_NGINX", "/nowhere/nginx")
+    monkeypatch.setenv("BNVIT_NGINX", "none")
     port = free_port()
     code, out, err = command(f"up --port {port}", stack)
     assert code == 0, err
-    assert "nginx is not installed; the pages answer on this machine alone" in out
+    assert "without nginx the pages answer on this machine alone" in out
     assert ask(port, "/dashboard").status == 200
     assert ask(port + 1, "/").status == 200
     with contextlib.closing(urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies")) as told:
         assert STUDY in told.read().decode()
     assert ask(port, "/api/studies/1", method="DELETE").status == 500  # its role can only read
     assert show(stack)["outcomes"] == {"complete": 4}
-    assert command("down", stack)[0] == 0
-    assert processes_of(stack) == []
+    os.kill(state_of(stack).keeper.pid, signal.SIGKILL)
+    code, out, err = command("down", stack)
+    assert (code, out.startswith("stopped")) == (0, True), err
+    assert processes_of(stack) == []  # Postgres among them
 
 
 # What cannot be
@@ -237,6 +251,36 @@ def test_an_mlflow_of_somebody_else_is_refused(data_dir: Path) -> None:
     code, out, err = command("up --mlflow http://tracking:5000", data_dir)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "'up' starts an MLflow of its own" in err
+
+
+def test_a_mistyped_nginx_does_not_open_the_pages(
+    made_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BNVIT_NGINX", "/nowhere/nginx")
+    code, out, err = command(f"up --port {free_port()}", made_dir)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "BNVIT_NGINX is '/nowhere/nginx', which is no program" in err
+
+
+@pytest.fixture
+def foreign_dir(data_dir: Path) -> Path:
+    """A data folder that all may write to, with a stack of the one who runs the tests."""
+    data_dir.chmod(0o777)
+    (data_dir / "stack").mkdir(mode=0o700)
+    return data_dir
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a while")
+def test_the_stack_of_somebody_else_is_told(
+    foreign_dir: Path,
+    closed_dir: Path,  # makes this process an ordinary user
+) -> None:
+    assert closed_dir.parent == foreign_dir
+    settings = Settings(data_dir=foreign_dir, storage_url=None, mlflow_uri=None)
+    with pytest.raises(StorageError, match="cannot use"):
+        list(up(settings, free_port()))
+    with pytest.raises(StorageError, match="cannot use"):
+        find_running(settings)
 
 
 def test_nothing_is_running_in_a_folder_that_nobody_used(data_dir: Path) -> None:
