@@ -10,7 +10,14 @@ from study.ray_places import only_here
 from study.settings import Settings
 from study.storage import Store
 
-_PASSED_ON = ("BNVIT_DEBUG", "BNVIT_LOG_FORMAT")
+_AS_HERE = ("BNVIT_DEBUG", "BNVIT_LOG_FORMAT")
+# Secrets that libpq and MLflow's client take from the environment, as in worker.env.
+_IF_SET = (
+    "PGPASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+)
 
 
 class RayCrew(Crew):
@@ -60,9 +67,10 @@ class RayCrew(Crew):
 
     def _launch(self, berth: Berth, name: str) -> Process:
         environment = environment_of(self.settings, berth)
-        environment |= {name: os.environ.get(name, "") for name in _PASSED_ON}
+        environment |= {name: os.environ.get(name, "") for name in _AS_HERE}
+        environment |= {name: os.environ[name] for name in _IF_SET if os.environ.get(name)}
+        environment["BNVIT_CA"] = self.settings.ca or ""
         files = {"BNVIT_DATA_DIR": environment.pop("BNVIT_DATA_DIR")}
-        files["BNVIT_CA"] = str(self.settings.ca or "")
         return self._cluster.start(
             Order(
                 arguments=arguments_of(self.studies, berth, name),
