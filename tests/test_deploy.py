@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 import typer
-import yaml  # type: ignore[import-untyped]
+import yaml
 from mlflow.environment_variables import MLFLOW_TRACKING_TOKEN
 
 from study import entry
