@@ -10,12 +10,9 @@ import optuna_dashboard
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from study.data_dir import dashboard_files
+
 _PREFIX = "artifacts:"  # of Optuna's study attributes about files
-
-
-def dashboard_files(data_dir: Path) -> Path:
-    """The folder of the files that are attached to studies."""
-    return data_dir / "dashboard-files"
 
 
 def file_store(folder: Path) -> FileSystemArtifactStore:

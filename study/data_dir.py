@@ -41,6 +41,11 @@ def make_passable(folder: Path) -> None:
             path.chmod(path.stat().st_mode | 0o011)
 
 
+def dashboard_files(data_dir: Path) -> Path:
+    """The folder of the files that reports attach to studies for Optuna Dashboard."""
+    return data_dir / "dashboard-files"
+
+
 def socket_folder(beside: Path, longest_name: str) -> Path:
     """Where Unix sockets lie: `beside`, or in the temporary folder where that path is too long."""
     if len(os.fsencode(beside)) <= SOCKET_PATH_LIMIT - len(f"/{longest_name}"):

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from study.attachments import dashboard_files
+from study.data_dir import dashboard_files
 from study.server_process import Address, ServerProcess
 
 MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"  # as requests may call it

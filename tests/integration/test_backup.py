@@ -20,8 +20,8 @@ from tests.integration.processes import (
     wait_for_line,
 )
 
-TRIALS = 4
-RUN = f"{TINY_RUN} --trials {TRIALS} --epochs 8 --pruner none"
+TRIALS = 3
+RUN = f"{TINY_RUN} --trials {TRIALS} --epochs 4 --pruner none"
 
 
 def command(line: str, data_dir: Path) -> tuple[int, str, str]:

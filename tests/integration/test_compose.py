@@ -19,8 +19,13 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+from study.cli_options import settings_from
+from study.errors import StorageError
+from study.settings import postgres_url
 from study.stack.certificates import AUTHORITY, ensure_certificate
 from study.stack.proxy import find_nginx
+from study.storage import probe
+from study.tracking import TrackingOutageError, probe_tracking
 from tests.conftest import new_data_dir
 from tests.integration import pages
 from tests.integration.compose import (
@@ -45,7 +50,7 @@ WORKER_VARIABLES = [
 STUDY = "team"
 GUESSES = 5  # in a row that are looked at
 LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 20 --pruner none --workers 0"
-SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 4 --workers 0"
+SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 1 --workers 0"
 
 runs_the_stack = pytest.mark.skipif(
     find_postgres() is None or find_nginx() is None,
@@ -255,20 +260,29 @@ def test_postgres_is_refused_without_tls_and_each_role_has_its_own(live: Live) -
 
 
 @runs_the_stack
-def test_a_worker_elsewhere_talks_to_no_impostor(live: Live, data_dir: Path) -> None:
+def test_a_worker_elsewhere_talks_to_no_impostor(
+    live: Live, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To servers that the authority of its worker.env does not vouch for it says nothing."""
     certificates = data_dir / "tls"
     certificates.mkdir()
     ensure_certificate(certificates, [live.node.host])
-    other = b64encode((certificates / AUTHORITY).read_bytes()).decode()
-    told = {**live.stack.base_environment(), **live.worker_variables, "BNVIT_CA": other}
-    done = subprocess.run(
-        live.stack.local_command(["bnvit-study", "doctor", "--device", "cpu"]),
-        env={**told, "BNVIT_DATA_DIR": str(data_dir / "data"), "HOME": str(data_dir)},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stdout.count("certificate verify failed") == 2  # Postgres and MLflow
+    for name in ("PGSSLMODE", "PGSSLROOTCERT", "MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        monkeypatch.setenv(name, "")
+    for name, value in live.worker_variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BNVIT_DATA_DIR", str(data_dir))
+    settings = settings_from()  # as every command reads them
+    assert settings.storage_url is not None
+    assert settings.mlflow_uri is not None
+    probe(postgres_url(settings.storage_url))
+    probe_tracking(settings.mlflow_uri)
+    monkeypatch.setenv("BNVIT_CA", b64encode((certificates / AUTHORITY).read_bytes()).decode())
+    settings_from()
+    with pytest.raises(StorageError, match="certificate verify failed"):
+        probe(postgres_url(settings.storage_url))
+    with pytest.raises(TrackingOutageError, match="CERTIFICATE_VERIFY_FAILED"):
+        probe_tracking(settings.mlflow_uri)
 
 
 @runs_the_stack
@@ -362,8 +376,7 @@ def test_a_backup_is_restored_into_an_empty_server(live: Live) -> None:
         assert b"is not what backup.sh wrote" in nonsense.stderr
         restored = empty.postgres_script("restore.sh", backup.stdout)
         assert (restored.returncode, restored.stdout) == (0, b"restored\n"), restored.stderr
-        for study in (STUDY, "shared"):
-            assert _trials(empty, study) == _trials(live.stack, study)
+        assert _trials(empty, "shared") == _trials(live.stack, "shared")
         again = empty.postgres_script("restore.sh", backup.stdout)
         assert again.returncode == 1
         assert b"holds 2 studies already" in again.stderr

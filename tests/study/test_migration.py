@@ -31,15 +31,12 @@ def older(made_dir: Path) -> Settings:
     return settings
 
 
-def test_older_tables_are_refused_with_the_command_that_migrates(older: Settings) -> None:
+def test_older_tables_are_refused_until_they_are_migrated_after_a_backup(older: Settings) -> None:
     with (
         pytest.raises(StorageError, match="made by an older Optuna; 'bnvit-study migrate'"),
         open_store(older),
     ):
         pass
-
-
-def test_they_are_migrated_after_a_backup_and_nothing_is_lost(older: Settings) -> None:
     told = list(migrate(older))
     assert OLDER_OPTUNA in told[0]
     (backup,) = (older.data_dir / "backups").iterdir()
@@ -51,31 +48,29 @@ def test_they_are_migrated_after_a_backup_and_nothing_is_lost(older: Settings) -
     assert len(list((older.data_dir / "backups").iterdir())) == 1
 
 
-def test_older_tables_of_mlflow_are_refused(made_dir: Path) -> None:
-    settings = Settings(data_dir=made_dir, storage_url=None, mlflow_uri=None)
-    with open_store(settings) as store:
-        engine = create_engine(store.mlflow_url)
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '451aebb31d03'"))
-        engine.dispose()
-        with pytest.raises(TrackingError, match="older MLflow; 'bnvit-study migrate'"):
-            open_tracker(store.mlflow_url)
-
-
-def test_older_tables_of_mlflow_are_migrated(made_dir: Path) -> None:
+def test_older_tables_of_mlflow_are_refused_and_migrated(made_dir: Path) -> None:
     from mlflow.store.db.utils import _get_alembic_config
 
     settings = Settings(data_dir=made_dir, storage_url=None, mlflow_uri=None)
     with open_store(settings) as store:
         engine = create_engine(store.mlflow_url)
-        config = _get_alembic_config(store.mlflow_url)
+        number = text("SELECT version_num FROM alembic_version")
+        older = text("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        newest = text("UPDATE alembic_version SET version_num = :number")
         with engine.begin() as connection:
+            found = connection.scalar(number)
+            connection.execute(older)
+        with pytest.raises(TrackingError, match="older MLflow; 'bnvit-study migrate'"):
+            open_tracker(store.mlflow_url)
+        with engine.begin() as connection:
+            connection.execute(newest, {"number": found})
+            config = _get_alembic_config(store.mlflow_url)
             config.attributes["connection"] = connection
             command.downgrade(config, "-1")
         engine.dispose()
-    told = list(migrate(settings))
-    assert "MLflow's tables" in told[0]
-    assert list(migrate(settings)) == ["all tables are up to date"]
+        told = list(migrate(settings))
+        assert "MLflow's tables" in told[0]
+        assert list(migrate(settings)) == ["all tables are up to date"]
 
 
 def test_a_shared_store_is_migrated_only_when_it_was_backed_up(older: Settings) -> None:

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from models.errors import InputError
 from study import report_text
-from study.attachments import dashboard_files
 from study.charts import Chart, Line, Panel
 from study.cli_options import print_table
 from study.comparison_report import Asked, Compared, read_compared, report_of
 from study.comparison_requests import named_studies
+from study.data_dir import dashboard_files
 from study.errors import IncompleteError, UnequalError
 from study.experiment_requests import planned
 from study.plan import Plan
