@@ -49,8 +49,8 @@ WORKER_VARIABLES = [
 ]
 STUDY = "team"
 GUESSES = 5  # in a row that are looked at
-LONG_RUN = f"{TINY_RUN} --study {STUDY} --trials 1 --epochs 20 --pruner none --workers 0"
-SHORT_RUN = f"{TINY_RUN} --study shared --trials 8 --epochs 1 --workers 0"
+TRIALS = 4
+RUN = f"{TINY_RUN} --study {STUDY} --trials {TRIALS} --epochs 10 --pruner none --workers 0"
 
 runs_the_stack = pytest.mark.skipif(
     find_postgres() is None or find_nginx() is None,
@@ -286,42 +286,34 @@ def test_a_worker_elsewhere_talks_to_no_impostor(
 
 
 @runs_the_stack
-def test_a_worker_elsewhere_is_killed_and_another_resumes_from_the_shared_checkpoint(
+def test_a_worker_elsewhere_is_killed_and_others_resume_from_the_shared_checkpoint(
     live: Live,
 ) -> None:
+    """Two workers end a study, one of them on another node, after a third was lost in mid-trial."""
     stack = live.stack
-    run = stack.start("cli", LONG_RUN.split())
-    remote = _start_remote(live)
+    run = stack.start("cli", RUN.split())
+    lost = _start_remote(live, "lost")
     artifacts = stack.folder / "srv/bnvit/artifacts"
     try:
         until(lambda: any(artifacts.glob("**/checkpoints/trial-0/*.pt")), 60)
     finally:
-        remote.kill()
-        remote.wait()
-    stack.start("worker-cpu")
-    assert run.wait(120) == 0, stack.log("cli").read_text()
-    assert "goes on from" in stack.log("worker-cpu").read_text()
-    trials = _trials(stack, STUDY)
-    assert [(row["outcome"], row["attempt"]) for row in trials] == [("complete", 2)]
-    assert trials[0]["mlflow_run_id"]
-
-
-@runs_the_stack
-def test_workers_here_and_elsewhere_share_a_study(live: Live) -> None:
-    """The one that has resumed the killed one's trial, and a new one on the other node."""
-    remote = _start_remote(live)
+        lost.kill()
+        lost.wait()
+    remote = _start_remote(live, "remote")
     try:
-        until(lambda: "no trial to train" in (live.stack.folder / "elsewhere/log").read_text())
-        run = live.stack.start("cli", SHORT_RUN.split())
-        assert run.wait(120) == 0, live.stack.log("cli").read_text()
+        stack.start("worker-cpu")
+        assert run.wait(120) == 0, stack.log("cli").read_text()
     finally:
         remote.terminate()
         code = remote.wait(30)
     assert code == 0
-    trials = _trials(live.stack, "shared")
-    assert len(trials) == 8
-    assert all(row["outcome"] in ("complete", "pruned") for row in trials)
+    trials = _trials(stack, STUDY)
+    assert [row["outcome"] for row in trials] == ["complete"] * TRIALS
+    assert trials[0]["attempt"] == 2
+    assert all(row["mlflow_run_id"] for row in trials)
     assert len({str(row["worker"]) for row in trials}) == 2
+    said = stack.log("worker-cpu").read_text() + (stack.folder / "remote/log").read_text()
+    assert "goes on from" in said
 
 
 def _trials(stack: ComposeStack, study: str) -> list[dict[str, object]]:
@@ -333,12 +325,12 @@ def _trials(stack: ComposeStack, study: str) -> list[dict[str, object]]:
     return shown
 
 
-def _start_remote(live: Live) -> "subprocess.Popen[bytes]":
+def _start_remote(live: Live, name: str) -> "subprocess.Popen[bytes]":
     """A worker on the other node, by the worker file and what the stack's machine has printed."""
     told = {**live.worker_variables, "BNVIT_LEASE_S": "3"}
     service = read_compose("docker-compose.worker.yml", told)["services"]["worker-cpu"]
-    folder = live.stack.folder / "elsewhere"
-    folder.mkdir(exist_ok=True)
+    folder = live.stack.folder / name
+    folder.mkdir()
     environment = {**service["environment"], "BNVIT_DATA_DIR": str(folder), "HOME": str(folder)}
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
@@ -376,10 +368,10 @@ def test_a_backup_is_restored_into_an_empty_server(live: Live) -> None:
         assert b"is not what backup.sh wrote" in nonsense.stderr
         restored = empty.postgres_script("restore.sh", backup.stdout)
         assert (restored.returncode, restored.stdout) == (0, b"restored\n"), restored.stderr
-        assert _trials(empty, "shared") == _trials(live.stack, "shared")
+        assert _trials(empty, STUDY) == _trials(live.stack, STUDY)
         again = empty.postgres_script("restore.sh", backup.stdout)
         assert again.returncode == 1
-        assert b"holds 2 studies already" in again.stderr
+        assert b"holds 1 studies already" in again.stderr
 
 
 @runs_the_stack

@@ -1,7 +1,6 @@
 """Metrics of real workers, scraped over HTTP while they train."""
 
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -70,16 +69,3 @@ def test_what_a_worker_says_while_it_trains_agrees_with_show_at_the_end(stage: S
     until(lambda: not worker.is_alive)
     assert worker.exit_code == 0
     assert scrape(port).text == ""
-
-
-def test_a_local_worker_that_is_replaced_leaves_its_port_to_the_next(stage: Stage) -> None:
-    port = free_port()
-    line = run_line("replaced", 1, 100 * EPOCHS, f"--workers 1 --metrics-port {port}")
-    run = stage.node("replacing", line)
-    run.start()
-    until(lambda: is_in_mid_trial(scrape(port)))
-    first = pid_of(scrape(port))
-    os.kill(first, signal.SIGKILL)
-    until(lambda: pid_of(scrape(port)) not in (0, first))
-    run.kill()
-    until(lambda: scrape(port).text == "")  # the worker leaves with its run
