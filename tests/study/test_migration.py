@@ -64,7 +64,8 @@ def test_older_tables_of_mlflow_are_refused_and_migrated(made_dir: Path) -> None
             open_tracker(store.mlflow_url)
         with engine.begin() as connection:
             connection.execute(newest, {"number": found})
-            config = _get_alembic_config(store.mlflow_url)
+        config = _get_alembic_config(store.mlflow_url)
+        with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.downgrade(config, "-1")
         engine.dispose()
