@@ -41,6 +41,16 @@ def make_passable(folder: Path) -> None:
             path.chmod(path.stat().st_mode | 0o011)
 
 
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, with its `mode` from the start. Raises OSError."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    part.rename(path)
+
+
 def dashboard_files(data_dir: Path) -> Path:
     """The folder of the files that reports attach to studies for Optuna Dashboard."""
     return data_dir / "dashboard-files"

@@ -1,7 +1,6 @@
 """Certificates of a stack: one for its servers, and the authority that vouches for it."""
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from study.data_dir import write_private
 
 AUTHORITY = "ca.crt"
 CERTIFICATE = "server.crt"
@@ -41,9 +42,9 @@ def ensure_certificate(folder: Path, hosts: Sequence[str]) -> bool:
     private = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write(folder / KEY, private, 0o600)
-    _write(folder / AUTHORITY, authority.public_bytes(pem), 0o644)
-    _write(folder / CERTIFICATE, certificate.public_bytes(pem), 0o644)
+    write_private(folder / KEY, private)
+    write_private(folder / AUTHORITY, authority.public_bytes(pem), 0o644)
+    write_private(folder / CERTIFICATE, certificate.public_bytes(pem), 0o644)
     return True
 
 
@@ -104,12 +105,3 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    part.rename(path)

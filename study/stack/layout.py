@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from study.data_dir import make_passable, socket_folder
+from study.data_dir import make_passable, socket_folder, write_private
 from study.errors import StorageError
 from study.server_process import Address
 from study.stack.login import Login, new_secret
@@ -79,7 +79,5 @@ class Layout:
         if given:
             return Login(given, new_secret())
         if not self.password_file.exists():
-            descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(f"{new_secret()}\n")
+            write_private(self.password_file, f"{new_secret()}\n".encode())
         return Login(self.password_file.read_text().strip(), new_secret())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import InputError
+from study.data_dir import write_private
 from study.stack.login import Login
 
 NGINX_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin"  # often not on a user's PATH
@@ -65,10 +66,10 @@ class Proxy:
     def write(self, login: Login) -> None:
         """Write the configuration and the file of users, both for the proxy's eyes alone."""
         users = self.folder / _USERS
-        _write_private(users, login.users_file())
+        write_private(users, login.users_file().encode())
         if self.account is not None:
             os.chown(users, self.account.pw_uid, -1)  # its worker reads it, not its master
-        _write_private(self.configuration, self._filled(self._values(login, users)))
+        write_private(self.configuration, self._filled(self._values(login, users)).encode())
 
     def _values(self, login: Login, users: Path) -> Mapping[str, str]:
         listen = [line for listener in self.listeners for line in listener.lines()]
@@ -111,12 +112,3 @@ def find_nginx() -> str | None:
         return shutil.which(given)
     path = os.environ.get("PATH", os.defpath)
     return shutil.which("nginx", path=f"{path}:{NGINX_FOLDERS}")
-
-
-def _write_private(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    part.rename(path)

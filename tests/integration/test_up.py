@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -284,7 +283,5 @@ def test_the_stack_of_somebody_else_is_told(
 
 
 def test_nothing_is_running_in_a_folder_that_nobody_used(data_dir: Path) -> None:
-    began_s = time.monotonic()
     assert command("down", data_dir) == (0, "nothing is running\n", "")
-    assert time.monotonic() - began_s < 20
     assert list(data_dir.iterdir()) == []
