@@ -1,5 +1,6 @@
 """Where the program starts: logging, signals, and what becomes of an error."""
 
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ from study.logs import log_to_stderr
 LOG_FORMATS = ("text", "json")
 LOG_FORMAT_VARIABLE = "BNVIT_LOG_FORMAT"
 DEBUG_VARIABLE = "BNVIT_DEBUG"
+NEW_OBJECTS_PER_COLLECTION = 10_000
+"""Python's own 700 spends a fifth of the start on walking through what imports have made."""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ stack_commands(app)
 
 def main() -> None:
     """Entry point: a known error is one line on stderr; --debug shows its trace."""
+    gc.set_threshold(NEW_OBJECTS_PER_COLLECTION)
     arguments, debug, log_format = _options(sys.argv[1:])
     log_to_stderr(logging.DEBUG if debug else logging.WARNING, as_json=log_format == "json")
     terminated = _end_tidily_on_sigterm()

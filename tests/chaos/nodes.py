@@ -1,42 +1,13 @@
 """Workers as if on nodes of their own: real processes with separate data folders."""
 
-import multiprocessing
 import os
-import shlex
 import signal
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-# Imported once, then forked: a worker that starts in 0.1 s instead of 4 s of a busy processor
-# leaves that for training, however often it is killed.
-PRELOADED = [
-    "study.entry",
-    "study.conduct",
-    "study.joining",
-    "study.replay",
-    "study.mlflow_tracker",
-    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports it with its first database …
-    "torch._dynamo",  # … and torch this with its first optimizer
-    "scipy.stats",
-]
-
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(PRELOADED)
-
-
-def _be_worker(line: str, environment: dict[str, str], log: str) -> None:
-    """`bnvit-study LINE` in this process."""
-    os.environ.update(environment)
-    with Path(log).open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ["bnvit-study", *shlex.split(line)]
-    from study.entry import main
-
-    main()
+from tests.integration.forks import fork
 
 
 @dataclass
@@ -62,9 +33,8 @@ class Node:
     def start(self) -> None:
         """Start a worker."""
         self.folder.mkdir(exist_ok=True)
-        given = {**self.environment, "BNVIT_DATA_DIR": str(self.folder)}
-        self.process = _forks.Process(target=_be_worker, args=(self.line, given, str(self.log)))
-        self.process.start()
+        given = {**os.environ, **self.environment, "BNVIT_DATA_DIR": str(self.folder)}
+        self.process = fork(self.line, given, self.log, self.log)
         self.starts += 1
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:

@@ -13,16 +13,16 @@ from study.studies import show_study
 from tests.conftest import new_data_dir
 from tests.integration.processes import (
     STUDY,
-    TINY_RUN,
     finish,
     show,
     start,
+    start_run,
     until,
-    wait_for_line,
+    wait_until_said,
 )
 
 TRIALS = 3
-RUN = f"{TINY_RUN} --trials {TRIALS} --epochs 4 --pruner none"
+RUN = f"--trials {TRIALS} --epochs 4 --pruner none"
 
 
 def command(line: str, data_dir: Path) -> tuple[int, str, str]:
@@ -42,8 +42,8 @@ def curves(told: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(data_dir: Path) -> None:
     backup = data_dir / "backup"
-    run = start(RUN, data_dir)
-    wait_for_line(run, "workers:")  # it has made the study
+    run = start_run(RUN, data_dir)
+    wait_until_said(run, "workers:")  # it has made the study
     settings = Settings(data_dir=data_dir, storage_url=None, mlflow_uri=None)
     with open_store(settings) as store:
         until(lambda: show_study(store, STUDY).outcomes.get("complete", 0) >= 1, 90)
@@ -70,7 +70,7 @@ def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(data_dir: Path) 
         code, _, err = command(f"restore {backup}", empty)
         assert (code, err.count("\n")) == (2, 1)
         assert "holds studies already" in err
-        code, _, err = command(RUN, empty)
+        code, _, err = finish(start_run(RUN, empty))
         assert code == 0, err
         ended = curves(show(empty))
         assert sorted(ended) == list(range(TRIALS))

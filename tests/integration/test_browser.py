@@ -12,10 +12,10 @@ from tests.conftest import new_data_dir
 from tests.integration.conftest import CHROMIUM, screenshot
 from tests.integration.processes import (
     STUDY,
-    TINY_RUN,
     finish,
     free_port,
     start,
+    start_run,
     until,
     wait_for_line,
 )
@@ -30,7 +30,7 @@ def links() -> Iterator[dict[str, str]]:
     """The pages that `bnvit-study ui` prints for a study; all ends with it."""
     with new_data_dir() as data_dir:
         code, _, err = finish(
-            start(f"{TINY_RUN} --trials {TRIALS} --epochs 1 --train-images 300", data_dir),
+            start_run(f"--trials {TRIALS} --epochs 1 --train-images 300", data_dir),
             timeout_s=240,
         )
         assert code == 0, err

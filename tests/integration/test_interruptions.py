@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from study.embedded import EmbeddedPostgres
 from study.mlflow_tracker import MlflowTracker
-from tests.integration.processes import STUDY, TINY_RUN, finish, show, start, wait_for_line
+from tests.integration.processes import STUDY, finish, show, start_run, wait_until_said
 
 
 def trial_runs(data_dir: Path) -> list[tuple[Run, dict[str, list[int]]]]:
@@ -54,25 +54,25 @@ def assert_exactly(trials: int, data_dir: Path) -> None:
 
 
 def test_sigkill_in_mid_study_then_the_same_command_again(made_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 6 --epochs 1 --pruner none"
+    command = "--trials 6 --epochs 1 --pruner none"
     for line in ("trial 0:", "trial 2:"):
-        process = start(command, made_dir)
-        wait_for_line(process, line)
+        process = start_run(command, made_dir)
+        wait_until_said(process, line)
         process.kill()
         process.communicate()
-    code, out, err = finish(start(command, made_dir), timeout_s=240)
+    code, out, err = finish(start_run(command, made_dir), timeout_s=240)
     assert code == 0, err
     assert "6 trials: " in out
     assert_exactly(6, made_dir)
-    again = finish(start(command, made_dir))
+    again = finish(start_run(command, made_dir))
     assert again[0] == 0
     assert "all 6 trials have ended already" in again[1]
 
 
 def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(made_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 2 --epochs 8"
-    process = start(command, made_dir)
-    wait_for_line(process, "trial 0: ")
+    command = "--trials 2 --epochs 8"
+    process = start_run(command, made_dir)
+    wait_until_said(process, "trial 0: ")
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process, timeout_s=30)
     assert code == 130, err
@@ -81,15 +81,15 @@ def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(made_dir: Path) -> 
     seen = show(made_dir)
     assert seen["trials"][0]["outcome"] == "waiting"
     assert seen["trials"][0]["rungs"]
-    code, out, err = finish(start(command, made_dir), timeout_s=240)
+    code, out, err = finish(start_run(command, made_dir), timeout_s=240)
     assert code == 0, err
     assert "goes on from" in err
     assert_exactly(2, made_dir)
 
 
 def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(made_dir: Path) -> None:
-    process = start(f"{TINY_RUN} --trials 2 --epochs 8", made_dir)
-    wait_for_line(process, "trial 0: ")
+    process = start_run("--trials 2 --epochs 8", made_dir)
+    wait_until_said(process, "trial 0: ")
     (worker,) = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
@@ -103,8 +103,8 @@ def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(made_dir: Path)
 
 
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(made_dir: Path) -> None:
-    process = start(f"{TINY_RUN} --trials 2 --epochs 500", made_dir)
-    wait_for_line(process, "trial 0: ")
+    process = start_run("--trials 2 --epochs 500", made_dir)
+    wait_until_said(process, "trial 0: ")
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)  # two at once would arrive as one
     process.send_signal(signal.SIGINT)
@@ -123,9 +123,9 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(made_dir: Path) -> None:
 
 
 def test_four_runs_started_at_once_on_an_empty_folder_share_the_study(data_dir: Path) -> None:
-    command = f"{TINY_RUN} --trials 8 --epochs 1 --train-images 300"
+    command = "--trials 8 --epochs 1 --train-images 300"
     workers = ("", "", "--workers 0", "--workers 0")  # what is raced for is all but the training
-    processes = [start(f"{command} {more}", data_dir) for more in workers]
+    processes = [start_run(f"{command} {more}", data_dir) for more in workers]
     for process in processes:
         code, out, err = finish(process, timeout_s=240)
         assert code == 0, err

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,8 @@ from study.settings import Settings
 from study.storage import Store, open_store
 from study.studies import show_study
 from tests.chaos.verdict import judge
-from tests.integration.processes import STUDY, TINY_RUN, finish, start, until
+from tests.integration.forks import Forked
+from tests.integration.processes import STUDY, finish, start_run, until
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 pytest.importorskip("ray")
 
-Begin = Callable[[str], "subprocess.Popen[str]"]
+Begin = Callable[[str], Forked]
 
 LEASE_S = 40  # half of it must have passed since the server's start until trials are taken over
-RUN = f"{TINY_RUN} --engine ray --pruner none"
+RUN = "--engine ray --pruner none"
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def store(settings: Settings) -> Iterator[Store]:
 @pytest.fixture
 def run_line(settings: Settings) -> Iterator[Begin]:
     """Starts a command; one that has not ended is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Forked] = []
 
-    def begin(line: str) -> "subprocess.Popen[str]":
-        started.append(start(line, settings.data_dir))
+    def begin(line: str) -> Forked:
+        started.append(start_run(line, settings.data_dir))
         return started[-1]
 
     yield begin

@@ -29,11 +29,11 @@ from tests.integration.pages import ask
 from tests.integration.processes import (
     PROGRAM,
     STUDY,
-    TINY_RUN,
     finish,
     free_port,
     show,
     start,
+    start_run,
     until,
 )
 
@@ -75,9 +75,8 @@ def stack(port: int) -> Iterator[Path]:
         code, out, err = command(f"up --port {port}", folder)
         assert (code, err) == (0, ""), err
         assert f"http://127.0.0.1:{port}/dashboard" in out
-        code, _, err = command(
-            f"{TINY_RUN} --trials 4 --epochs 1 --workers 2 --pruner none", folder
-        )
+        run = start_run("--trials 4 --epochs 1 --workers 2 --pruner none", folder)
+        code, _, err = finish(run)
         assert code == 0, err
         yield folder
         command("down --yes", folder)

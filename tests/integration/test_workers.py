@@ -322,7 +322,7 @@ def test_local_workers_leave_with_their_run(stage: Stage, store: Store, study: s
     until(lambda: has_rungs(store, study, 1))
     (pid,) = local_workers(store)
     run.kill()
-    until(lambda: not psutil.pid_exists(pid), 10)
+    until(lambda: not psutil.pid_exists(pid))
     assert "running" not in show_study(store, study).outcomes
 
 

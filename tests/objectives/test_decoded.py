@@ -188,13 +188,13 @@ def test_a_disk_without_space_is_told_before_decoding(
 
 
 DECODE = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from objectives import decoded
 from objectives.datasets import dataset
 plain = decoded._pixels
 def slow(path, size):
-    print("decoding", flush=True)
+    os.write(1, b"decoding\\n")  # whole, whichever threads write
     time.sleep(0.05)
     return plain(path, size)
 decoded._pixels = slow
