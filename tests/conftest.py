@@ -26,12 +26,6 @@ CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tiny models: threads would only wait for each other
 
 
-def pytest_collection_finish() -> None:
-    """Modules stay: to look for garbage among them, again and again, takes a tenth of the time."""
-    gc.collect()
-    gc.freeze()
-
-
 @contextmanager
 def new_data_dir() -> Iterator[Path]:
     """An empty data folder that the server's account may enter also where the tests run as root."""
@@ -82,6 +76,13 @@ def closed_dir(data_dir: Path) -> Iterator[Path]:
     yield folder
     os.seteuid(user)
     folder.chmod(0o755)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported_modules_are_no_garbage() -> None:
+    """They stay; to look for garbage among them, again and again, takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

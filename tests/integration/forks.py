@@ -17,19 +17,8 @@ from itertools import count
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-PRELOADED = [
-    "study.entry",
-    "study.conduct",
-    "study.joining",
-    "study.replay",
-    "study.mlflow_tracker",
-    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports it with its first database …
-    "torch._dynamo",  # … and torch this with its first optimizer
-    "scipy.stats",
-]
-
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(PRELOADED)
+_forks.set_forkserver_preload(["tests.integration.preloaded"])
 _said = tempfile.TemporaryDirectory(prefix="bnvit-said-")
 atexit.register(_said.cleanup)
 _numbers = count()
@@ -46,7 +35,10 @@ def fork(line: str, environment: Mapping[str, str], out: Path, err: Path) -> For
 
 
 def _be_command(line: str, environment: dict[str, str], out: Path, err: Path) -> None:
-    os.environ.clear()
+    from tests.integration.preloaded import GIVEN
+
+    for name in GIVEN - environment.keys():
+        os.environ.pop(name, None)
     os.environ.update(environment)
     for stream, path in ((sys.stdout, out), (sys.stderr, err)):
         with path.open("ab") as file:

@@ -1,10 +1,10 @@
 """A backup taken while a study runs, and what goes on from it."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from study.settings import Settings
@@ -14,9 +14,11 @@ from tests.conftest import new_data_dir
 from tests.integration.processes import (
     STUDY,
     finish,
+    run_study,
     show,
     start,
     start_run,
+    start_worker,
     until,
     wait_until_said,
 )
@@ -40,24 +42,23 @@ def curves(told: dict[str, Any]) -> dict[int, dict[str, Any]]:
     }
 
 
-def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(data_dir: Path) -> None:
-    backup = data_dir / "backup"
-    run = start_run(RUN, data_dir)
+def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(made_dir: Path) -> None:
+    backup = made_dir / "backup"
+    run = start_run(f"{RUN} --workers 0", made_dir)
     wait_until_said(run, "workers:")  # it has made the study
-    settings = Settings(data_dir=data_dir, storage_url=None, mlflow_uri=None)
+    worker = start_worker(made_dir)
+    settings = Settings(made_dir=made_dir, storage_url=None, mlflow_uri=None)
     with open_store(settings) as store:
         until(lambda: show_study(store, STUDY).outcomes.get("complete", 0) >= 1, 90)
-    workers = psutil.Process(run.pid).children()
-    for worker in workers:
-        worker.suspend()  # in mid-trial, so that the study does not end meanwhile
-    code, _, err = command(f"backup {backup}", data_dir)
-    for worker in workers:
-        worker.resume()
+    worker.send_signal(signal.SIGSTOP)  # in mid-trial, so that the study does not end meanwhile
+    code, _, err = command(f"backup {backup}", made_dir)
+    worker.send_signal(signal.SIGCONT)
     assert code == 0, err
-    known = curves(show(data_dir))
-    run.terminate()
-    finish(run)
-    with new_data_dir() as empty:
+    known = curves(show(made_dir))
+    for process in (worker, run):
+        process.terminate()
+        finish(process)
+    with new_made_dir() as empty:
         damaged = Path(shutil.copytree(backup, empty / "damaged"))
         with (damaged / "optuna.dump").open("r+b") as dump:
             dump.truncate(5000)
@@ -70,8 +71,7 @@ def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(data_dir: Path) 
         code, _, err = command(f"restore {backup}", empty)
         assert (code, err.count("\n")) == (2, 1)
         assert "holds studies already" in err
-        code, _, err = finish(start_run(RUN, empty))
-        assert code == 0, err
+        run_study(RUN, empty)
         ended = curves(show(empty))
         assert sorted(ended) == list(range(TRIALS))
         assert {number: ended[number] for number in restored} == restored

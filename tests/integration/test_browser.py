@@ -14,8 +14,8 @@ from tests.integration.processes import (
     STUDY,
     finish,
     free_port,
+    run_study,
     start,
-    start_run,
     until,
     wait_for_line,
 )
@@ -29,11 +29,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is n
 def links() -> Iterator[dict[str, str]]:
     """The pages that `bnvit-study ui` prints for a study; all ends with it."""
     with new_data_dir() as data_dir:
-        code, _, err = finish(
-            start_run(f"--trials {TRIALS} --epochs 1 --train-images 300", data_dir),
-            timeout_s=240,
-        )
-        assert code == 0, err
+        run_study(f"--trials {TRIALS} --epochs 1 --train-images 300", data_dir)
         ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
         process = start(f"ui {ports}", data_dir)
         lines = wait_for_line(process, "Ctrl-C")

@@ -4,14 +4,14 @@ from tests.chaos.play import play
 from tests.chaos.storm import Weather
 
 SHORT = Weather(
-    kill_every_s=2.5,
-    postgres_restarts_s=(8.0, 34.0),
-    packets_dropped_s=(20.0,),
-    dropped_for_s=10.0,
-    mlflow_killed_s=(12.0,),
-    mlflow_away_for_s=8.0,
-    frozen_s=(5.0,),
-    frozen_for_s=8.0,
+    kill_every_s=2.0,
+    postgres_restarts_s=(3.0, 16.0),
+    packets_dropped_s=(6.0,),  # before the study can have ended
+    dropped_for_s=8.0,
+    mlflow_killed_s=(4.0,),
+    mlflow_away_for_s=6.0,
+    frozen_s=(2.0,),
+    frozen_for_s=6.0,
     spell_s=1e6,  # all of that once
 )
 

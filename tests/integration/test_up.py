@@ -31,9 +31,9 @@ from tests.integration.processes import (
     STUDY,
     finish,
     free_port,
+    run_study,
     show,
     start,
-    start_run,
     until,
 )
 
@@ -75,9 +75,7 @@ def stack(port: int) -> Iterator[Path]:
         code, out, err = command(f"up --port {port}", folder)
         assert (code, err) == (0, ""), err
         assert f"http://127.0.0.1:{port}/dashboard" in out
-        run = start_run("--trials 4 --epochs 1 --workers 2 --pruner none", folder)
-        code, _, err = finish(run)
-        assert code == 0, err
+        run_study("--trials 4 --epochs 1 --pruner none", folder, workers=2)
         yield folder
         command("down --yes", folder)
 

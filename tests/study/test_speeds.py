@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from models.errors import InputError
 from objectives import speed, stretch
 from objectives.calibration import Calibration
 from objectives.intervals import Interval
-from objectives.speed import Race, Timing
+from objectives.speed import Goal, Race, Timing
+from study import speeds
 from study.comparison_report import Asked, Compared, report_of
 from study.settings import Settings
 from study.speed_tables import speed_blocks, speed_verdicts, task_table
@@ -27,6 +29,7 @@ EVEN = tuple(1.0 + 0.001 * (i % 3) for i in range(15))
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
     monkeypatch.setattr(speed, "MOST_ATTEMPTS", 1)
+    monkeypatch.setattr(speeds, "Goal", partial(Goal, sample_s=0.003, kernel_s=0.05))
 
 
 def request(*models: str, **changes: object) -> MeasureRequest:
