@@ -9,8 +9,9 @@ from sqlalchemy.exc import ProgrammingError
 
 from models.errors import InputError
 from study.data_dir import unusable
-from study.embedded import DATABASES, EmbeddedPostgres
+from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
+from study.postgres_cluster import DATABASES
 from study.settings import Settings
 
 # MLflow first: it is told of what the store has accepted, so it is never ahead in a backup, and

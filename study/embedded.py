@@ -1,86 +1,41 @@
-"""The embedded Postgres: a server of our own in the data folder, on a Unix socket only.
+"""The embedded Postgres: a server in the data folder that processes share.
 
 Its life-cycle: each process that uses it holds a shared lock on `users.lock`; the first starts
 the server, the last one out stops it. Starting and stopping happen under `startup.lock`. A server
 left running by killed processes is found alive by the next one, and stopped by the last one then.
-Nobody but the owner can connect: the socket's folder is closed to others, and Postgres asks the
-kernel who is calling (peer authentication).
 """
 
 import fcntl
-import logging
 import os
-import pwd
-import shutil
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 import psutil
-import psycopg
 
-from study.data_dir import make_passable, socket_folder, unusable
-from study.errors import StorageError
-from study.postgres_programs import MAJOR_VERSION, START_TIMEOUT_S, PostgresPrograms
+from study.data_dir import unusable
+from study.postgres_cluster import PostgresCluster
 from study.stop import uninterrupted
-from study.system_account import check_reachable, server_account
-
-ROLE = "bnvit"
-PORT = 5432  # names the socket; said everywhere, as PGPORT in the environment may say another
-DATABASES = ("optuna", "mlflow")
-MAX_CONNECTIONS = 300
-PROBE_TIMEOUT_S = 5
-NETWORK_FILE_SYSTEMS = (
-    "nfs",
-    "cifs",
-    "smb",
-    "afs",
-    "9p",
-    "fuse.sshfs",
-    "lustre",
-    "glusterfs",
-    "gpfs",
-    "beegfs",
-    "ceph",
-)
-
-log = logging.getLogger(__name__)
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(PostgresCluster):
     """A server in `folder` for as long as the context lasts; shared with other processes.
 
     Raises StorageError where the folder cannot be used or the server does not start.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self.data = self.folder / "data"
-        self.log_file = self.folder / "server.log"
+        super().__init__(folder)
         self._users: int | None = None  # file descriptor that holds the shared lock
-
-    def exists(self) -> bool:
-        """Whether a server was ever made here."""
-        return (self.data / "PG_VERSION").is_file()
-
-    def url(self, database: str) -> str:
-        """SQLAlchemy URL of one of `DATABASES`; it carries no secret."""
-        socket_dir = quote(str(self._socket_dir))
-        return f"postgresql+psycopg://{ROLE}@/{database}?host={socket_dir}&port={PORT}"
 
     def __enter__(self) -> Self:
         try:
-            self._account = server_account()
-            self._programs = PostgresPrograms(self.folder, self._account, self.log_file)
-            self._prepare_folder()
+            self.prepare()
             with self._startup_lock():
                 self._users = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
-                self._ensure_running()
+                self.start()
         except OSError as error:
             self._release()
             raise unusable(self.folder, error) from error
@@ -98,46 +53,23 @@ class EmbeddedPostgres:
         with uninterrupted(), self._startup_lock():
             self._release()
             if self._is_unused():
-                if self._answers():
-                    self._control("stop", "-m", "fast")
-                self._host_file.unlink(missing_ok=True)
-                if self._socket_dir.parent != self.folder:
-                    with suppress(FileNotFoundError):  # the temporary folder was tidied up
-                        self._socket_dir.rmdir()
-
-    def admit(self, role: str) -> None:
-        """Let the owner of the data in as `role`, too, from now on; call it while it runs."""
-        names = self.data / "pg_ident.conf"
-        part = names.with_name("pg_ident.conf.part")
-        part.write_text(_admitted(ROLE, role))
-        os.chown(part, self._account.pw_uid, self._account.pw_gid)
-        part.rename(names)
-        with self._connect("postgres") as connection:
-            connection.execute("SELECT pg_reload_conf()")
-
-    def call(self, program: str, *arguments: str) -> None:
-        """Run one of Postgres' client programs on this server, as this user; call it while in use.
-
-        Raises StorageError with its reason where it fails.
-        """
-        reached = ["--host", str(self._socket_dir), "--port", str(PORT), "--username", ROLE]
-        self._programs.run_as_user(program, *reached, *arguments)
+                self.stop()
 
     def revive(self) -> bool:
         """Start the server again if it has ended; returns whether it had. Call it while in use."""
-        if self._is_ours(_pid_in(self.data / "postmaster.pid")):
-            return False  # it may be busy, but it is there
+        if self.has_process():
+            return False
         with self._startup_lock():
-            self._ensure_running()
+            self.start()
         return True
 
     def stop_if_unused(self) -> bool:
         """Stop a server that killed processes have left behind; returns whether there was one."""
-        if not self.exists() or not self._is_ours(_pid_in(self.data / "postmaster.pid")):
+        if not self.exists() or not self.has_process():
             return False
         with self:
             pass
-        return not self._is_ours(_pid_in(self.data / "postmaster.pid"))
+        return not self.has_process()
 
     def users(self) -> list[psutil.Process]:
         """This user's processes that have the server in use, this one and others."""
@@ -148,29 +80,6 @@ class EmbeddedPostgres:
                 if any(file.path == lock for file in process.open_files()):
                     found.append(process)
         return found
-
-    @property
-    def _host_file(self) -> Path:
-        return self.folder / "running-on-host"
-
-    @property
-    def _socket_dir(self) -> Path:
-        """Beside the data; in the temporary folder where that path is too long for a socket."""
-        return socket_folder(self.folder / "socket", f".s.PGSQL.{PORT}")
-
-    def _prepare_folder(self) -> None:
-        make_passable(self.folder.parent)
-        _refuse_network_file_system(self.folder.parent)
-        if os.geteuid() == 0:
-            check_reachable(self.folder, self._account)
-        self._make_private(self.folder)
-
-    def _make_private(self, path: Path) -> None:
-        path.mkdir(mode=0o700, exist_ok=True)
-        if path.stat().st_uid not in (os.geteuid(), self._account.pw_uid):
-            raise StorageError(f"{path} belongs to another account; remove it or move away")
-        os.chown(path, self._account.pw_uid, self._account.pw_gid)
-        path.chmod(0o700)
 
     @contextmanager
     def _startup_lock(self) -> Iterator[None]:
@@ -192,119 +101,6 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def _ensure_running(self) -> None:
-        self._refuse_other_host()
-        self._make_private(self._socket_dir)
-        if not self.exists():
-            self._initialise()
-        self._refuse_other_version()
-        if not self._answers():
-            self._host_file.write_text(socket.gethostname())
-            self._remove_stale_pid_file()
-            self._configure()
-            self._control("start", "-l", str(self.log_file))
-        self._create_databases()
-
-    def _refuse_other_host(self) -> None:
-        if not self._host_file.exists():
-            return
-        host = self._host_file.read_text().strip()
-        if host != socket.gethostname():
-            raise StorageError(
-                f"the server in {self.folder} was started on host '{host}'; run there, set "
-                f"BNVIT_DATA_DIR to another folder, or, if '{host}' no longer runs it, remove "
-                f"{self._host_file}"
-            )
-
-    def _refuse_other_version(self) -> None:
-        found = (self.data / "PG_VERSION").read_text().strip()
-        if found != str(MAJOR_VERSION):
-            raise StorageError(
-                f"the data in {self.data} were written by Postgres {found}, and this bnvit-study "
-                f"brings {MAJOR_VERSION}: with the one that wrote them run 'bnvit-study backup "
-                "FOLDER', with this one 'bnvit-study restore FOLDER' into another BNVIT_DATA_DIR"
-            )
-
-    def _initialise(self) -> None:
-        """Make the cluster beside its place and move it there whole."""
-        fresh = self.folder / "data.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        self._programs.run(
-            "initdb", "-D", str(fresh), "-U", ROLE, "--encoding=UTF8", "--locale=C",
-            "--auth-local=peer", "--auth-host=reject", "--no-instructions",
-        )  # fmt: skip
-        (fresh / "pg_hba.conf").write_text("local all all peer map=owner\n")
-        (fresh / "pg_ident.conf").write_text(_admitted(ROLE))
-        with (fresh / "postgresql.conf").open("a") as file:
-            file.write("include 'bnvit.conf'\n")
-        fresh.rename(self.data)
-
-    def _configure(self) -> None:
-        socket_dir = str(self._socket_dir).replace('"', '""').replace("'", "''")
-        settings = self.data / "bnvit.conf"
-        settings.write_text(
-            "listen_addresses = ''\n"
-            f"unix_socket_directories = '\"{socket_dir}\"'\n"
-            f"max_connections = {MAX_CONNECTIONS}\n"
-            f"port = {PORT}\n"  # part of the socket's name
-        )
-        os.chown(settings, self._account.pw_uid, self._account.pw_gid)
-
-    def _answers(self) -> bool:
-        try:
-            with self._connect("postgres") as connection:
-                connection.execute("SELECT 1")
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def _connect(self, database: str) -> psycopg.Connection:
-        return psycopg.connect(
-            host=str(self._socket_dir),
-            port=PORT,
-            user=ROLE,
-            dbname=database,
-            autocommit=True,
-            connect_timeout=PROBE_TIMEOUT_S,
-        )
-
-    def _remove_stale_pid_file(self) -> None:
-        """Remove a pid file whose process is gone or another program by now.
-
-        Postgres itself would refuse to start for as long as any process has that number. A
-        server that is only slow to start or stop is waited for.
-        """
-        pid_file = self.data / "postmaster.pid"
-        until = time.monotonic() + START_TIMEOUT_S
-        while self._is_ours(_pid_in(pid_file)):
-            if time.monotonic() > until:
-                raise StorageError(f"Postgres does not answer; see {self.log_file}")
-            time.sleep(0.2)
-            if self._answers():
-                return
-        pid_file.unlink(missing_ok=True)
-
-    def _is_ours(self, pid: int | None) -> bool:
-        if pid is None:
-            return False
-        try:
-            return str(self.data) in " ".join(psutil.Process(pid).cmdline())
-        except psutil.Error:
-            return False
-
-    def _create_databases(self) -> None:
-        with self._connect("postgres") as connection:
-            rows = connection.execute("SELECT datname FROM pg_database").fetchall()
-            for name in set(DATABASES) - {row[0] for row in rows}:
-                connection.execute(f"CREATE DATABASE {name}".encode())
-
-    def _control(self, action: str, *arguments: str) -> None:
-        if action == "start" and self._answers():
-            return
-        self._programs.run(
-            "pg_ctl", action, "-D", str(self.data), "-w", "-t", str(START_TIMEOUT_S), *arguments
-        )
-
 
 def _lock(path: Path, operation: int) -> int:
     """Open `path` and lock it; the descriptor holds the lock until it is closed."""
@@ -315,33 +111,3 @@ def _lock(path: Path, operation: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _admitted(*roles: str) -> str:
-    """Lines of the map `owner`: the roles as which this user may connect."""
-    client = pwd.getpwuid(os.geteuid()).pw_name
-    return "".join(f'owner "{client}" {role}\n' for role in roles)
-
-
-def _pid_in(pid_file: Path) -> int | None:
-    """The first number in a pid file; None if there is no file or nothing in it."""
-    try:
-        return int(pid_file.read_text().split()[0])
-    except (FileNotFoundError, IndexError, ValueError):
-        return None
-
-
-def _refuse_network_file_system(folder: Path) -> None:
-    mounts = [
-        mount
-        for mount in psutil.disk_partitions(all=True)
-        if folder.resolve().is_relative_to(mount.mountpoint)
-    ]
-    if not mounts:
-        return
-    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype.lower()
-    if kind.startswith(NETWORK_FILE_SYSTEMS):
-        raise StorageError(
-            f"{folder} is on a network file system ({kind}), where the embedded Postgres is not "
-            "safe; set BNVIT_DATA_DIR to a local folder, or BNVIT_STORAGE_URL to a server"
-        )

@@ -27,6 +27,11 @@ class Scrape:
         lines = [line.split() for line in self.text.splitlines() if line.startswith("# TYPE")]
         return {words[2]: words[3] for words in lines}
 
+    @property
+    def worker_pid(self) -> int:
+        """The process id of the worker that answers; 0: none does, or it is not ready."""
+        return int(self.label("bnvit_worker_info", "pid") or 0)
+
     def has(self, name: str) -> bool:
         return any(sample.name == name for sample in self.samples)
 

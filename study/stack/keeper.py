@@ -18,9 +18,10 @@ from sqlalchemy import make_url
 
 from models.errors import BnvitError
 from study.data_dir import unusable
-from study.embedded import ROLE, EmbeddedPostgres
+from study.embedded import EmbeddedPostgres
 from study.errors import StackError, StorageError
 from study.logs import log_to_stderr
+from study.postgres_cluster import ROLE
 from study.server_process import ServerProcess
 from study.settings import Settings, read_settings
 from study.stack.layout import Layout

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -28,17 +28,18 @@ STEADY_PORTS = range(20_000, 32_000)
 """No system here takes one of these for an outgoing connection."""
 
 
-def steady_port() -> int:
-    """A port that stays free while its server is down.
+def steady_port(count: int = 1) -> int:
+    """A port that stays free while its server is down; the first of `count` in a row.
 
     One of those that clients get by themselves could be taken in the meantime by a client that
     tries to connect to the server, even by connecting to itself.
     """
     while True:
-        port = random.choice(STEADY_PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
-            return port
+        first = random.choice(STEADY_PORTS)
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind((HOST, port))
+            return first
 
 
 class _Context:

@@ -47,7 +47,7 @@ def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(made_dir: Path) 
     run = start_run(f"{RUN} --workers 0", made_dir)
     wait_until_said(run, "workers:")  # it has made the study
     worker = start_worker(made_dir)
-    settings = Settings(made_dir=made_dir, storage_url=None, mlflow_uri=None)
+    settings = Settings(data_dir=made_dir, storage_url=None, mlflow_uri=None)
     with open_store(settings) as store:
         until(lambda: show_study(store, STUDY).outcomes.get("complete", 0) >= 1, 90)
     worker.send_signal(signal.SIGSTOP)  # in mid-trial, so that the study does not end meanwhile
@@ -58,7 +58,7 @@ def test_a_backup_of_a_running_study_has_its_trials_and_goes_on(made_dir: Path) 
     for process in (worker, run):
         process.terminate()
         finish(process)
-    with new_made_dir() as empty:
+    with new_data_dir() as empty:
         damaged = Path(shutil.copytree(backup, empty / "damaged"))
         with (damaged / "optuna.dump").open("r+b") as dump:
             dump.truncate(5000)

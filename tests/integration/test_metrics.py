@@ -29,11 +29,6 @@ def told(stage: Stage, line: str) -> str:
     return node.log.read_text()
 
 
-def pid_of(seen: Scrape) -> int:
-    """Of the worker that answers; 0: none does, or it is not ready."""
-    return int(seen.label("bnvit_worker_info", "pid") or 0)
-
-
 def is_in_mid_trial(seen: Scrape) -> bool:
     is_training = seen.value("bnvit_worker_training") == 1
     return is_training and seen.value("bnvit_images_trained_total") > 0
@@ -51,7 +46,7 @@ def test_what_a_worker_says_while_it_trains_agrees_with_show_at_the_end(stage: S
     assert time.time() - amid.value("bnvit_last_beat_timestamp_seconds") < LEASE_S
     assert 0 <= time.time() - amid.value("bnvit_last_progress_timestamp_seconds") < 10
     assert worker.process is not None
-    assert pid_of(amid) == worker.process.pid
+    assert amid.worker_pid == worker.process.pid
     until(lambda: scrape(port).value("bnvit_trials_ended_total") == 3)
     until(lambda: scrape(port).value("bnvit_spool_records") == 0)
 

@@ -20,6 +20,8 @@ from tests.chaos.nodes import Node
 from tests.chaos.stage import WORKER, Stage, new_stage, run_line
 from tests.chaos.verdict import Verdict, judge
 from tests.integration.processes import until
+from tests.integration.servers import steady_port
+from tests.scraping import scrape
 
 STUDY = "study"
 LONG = 20  # epochs: a trial that lasts until something happens to it
@@ -306,9 +308,15 @@ def local_workers(store: Store) -> list[int]:
 
 
 def test_run_replaces_a_worker_that_dies(stage: Stage, store: Store, study: str) -> None:
-    run = create(stage, study, 4, LONG, "--workers 2 --pruner none")
-    until(lambda: has_rungs(store, study, 2) and len(local_workers(store)) == 2)
-    os.kill(local_workers(store)[0], signal.SIGKILL)
+    first = steady_port(2)
+    ports = (first, first + 1)
+    run = create(stage, study, 4, LONG, f"--workers 2 --pruner none --metrics-port {first}")
+    until(lambda: has_rungs(store, study, 2) and all(scrape(port).worker_pid for port in ports))
+    dying, staying = (scrape(port).worker_pid for port in ports)
+    os.kill(staying, signal.SIGSTOP)  # so that the study does not end before the other is replaced
+    os.kill(dying, signal.SIGKILL)
+    until(lambda: scrape(first).worker_pid not in (0, dying))  # its metrics are where they were
+    os.kill(staying, signal.SIGCONT)
     code, said = finish(run, 120)
     assert code == 0, said
     assert "a worker died (SIGKILL); another takes its place" in said

@@ -35,6 +35,7 @@ from study.studies import show_study
 from study.worker import Limits, work
 from study.workplace import workplace
 from tests.integration.processes import free_port, until
+from tests.integration.servers import steady_port
 from tests.scraping import Scrape, scrape, scrape_of
 from tests.study.test_beat import WORKER
 from tests.study.test_cli import Command
@@ -165,8 +166,8 @@ def test_how_long_the_store_has_been_away_is_told(store: Store) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port of the loopback that this process listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    """A port of the loopback that this process listens on; the one before it is free."""
+    with socket.create_server(("127.0.0.1", steady_port(2) + 1)) as server:
         yield server.getsockname()[1]
 
 
