@@ -23,6 +23,7 @@ TINY = ViTSwitches(dim=16, depth=2, heads=2, dim_head=8, mlp_dim=32)
 
 CPU = torch.device("cpu")
 
+gc.set_threshold(10_000)  # as the program itself has it
 torch.set_num_threads(1)  # tiny models: threads would only wait for each other
 
 
