@@ -59,10 +59,15 @@ def template_dir() -> Iterator[Path]:
         yield folder
 
 
+def copy_folder(source: Path, folder: Path) -> None:
+    """Copy all that is in `source`, owners and modes included."""
+    subprocess.run(["cp", "-a", f"{source}/.", str(folder)], check=True)
+
+
 @pytest.fixture
 def made_dir(template_dir: Path, data_dir: Path) -> Path:
     """A data folder of the test's own, in which nothing need be made."""
-    subprocess.run(["cp", "-a", f"{template_dir}/.", str(data_dir)], check=True)
+    copy_folder(template_dir, data_dir)
     return data_dir
 
 

@@ -17,7 +17,7 @@ from store_objective import accuracy
 from store_result import Count, Result
 
 ROOT = Path(__file__).parents[1]
-WORKERS, TRIALS = 4, 12
+WORKERS, TRIALS = 2, 12
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from study.stop import Stop
 from study.storage import Store, open_store
 from study.worker import Limits, work
 from study.workplace import workplace
-from tests.conftest import SUBSET, TINY, new_data_dir
+from tests.conftest import SUBSET, TINY, copy_folder, new_data_dir
 from tests.integration.processes import until
 
 LEASE_S = 2.0
@@ -42,9 +42,10 @@ def handlers_of_logs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_dir() -> Iterator[Path]:
+def shared_dir(template_dir: Path) -> Iterator[Path]:
     """A data folder that the tests of a session share."""
     with new_data_dir() as folder:
+        copy_folder(template_dir, folder)
         yield folder
 
 
