@@ -146,7 +146,7 @@ def _environment(settings: Settings) -> Mapping[str, str]:
 
 def _pages(state: State) -> Iterator[str]:
     yield f"Optuna Dashboard: {state.dashboard_url}"
-    yield f"MLflow:           {state.mlflow_url}"
+    yield f"MLflow:           {state.mlflow_url} (choose Model training at the top left)"
     if state.password_at is not None:
         yield f"Login:            user {USER}, password in {state.password_at}"
     else:
