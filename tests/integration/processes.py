@@ -51,16 +51,20 @@ def start_run(more: str, data_dir: Path) -> Forked:
     return Forked.start(f"{TINY_RUN} {more}", environment_on(data_dir))
 
 
-def start_worker(data_dir: Path) -> Forked:
+def start_worker(data_dir: Path, more: str = "") -> Forked:
     """Start a worker of the study on `data_dir`, which a `run` has made."""
-    return Forked.start(f"worker --device cpu --threads 1 {STUDY}", environment_on(data_dir))
+    line = f"worker --device cpu --threads 1 {more} {STUDY}"
+    return Forked.start(line, environment_on(data_dir))
 
 
-def run_study(more: str, data_dir: Path, workers: int = 1) -> None:
-    """A `run` to its end, with workers beside it instead of its own, which start slowly."""
-    run = start_run(f"{more} --workers 0", data_dir)
+def run_study(more: str, data_dir: Path, workers: int = 1, of_all: str = "") -> None:
+    """A `run` to its end, with workers beside it instead of its own, which start slowly.
+
+    `of_all`: options of them all.
+    """
+    run = start_run(f"{more} {of_all} --workers 0", data_dir)
     wait_until_said(run, "workers:")
-    for process in [*(start_worker(data_dir) for _ in range(workers)), run]:
+    for process in [*(start_worker(data_dir, of_all) for _ in range(workers)), run]:
         code, _, err = finish(process)
         assert code == 0, err
 

@@ -1,6 +1,5 @@
 """A study recorded by an MLflow server over http, as a team shares one."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from study.errors import TrackingError
 from study.tracking import probe_tracking
-from tests.integration.processes import STUDY, finish, free_port, start_run, until
+from tests.integration.processes import STUDY, finish, free_port, run_study, show, start_run, until
 
 
 @pytest.fixture
@@ -45,10 +44,9 @@ def _answers(url: str) -> bool:
 def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights(
     server: str, data_dir: Path
 ) -> None:
-    command = f"--trials 6 --epochs 1 --pruner none --mlflow {server}"
-    code, out, err = finish(start_run(f"{command} --json", data_dir), timeout_s=240)
-    assert code == 0, err
-    told = json.loads(out)
+    command, place = "--trials 6 --epochs 1 --pruner none", f"--mlflow {server}"
+    run_study(command, data_dir, of_all=place)
+    told = show(data_dir)
     client = mlflow.MlflowClient(tracking_uri=server)
     experiment = client.get_experiment_by_name(STUDY)
     assert experiment is not None
@@ -63,6 +61,6 @@ def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights
     accuracies = [row["val_accuracy"] for row in told["trials"]]
     assert accuracies.index(max(accuracies)) > 0, "the first trial is best: none replaced it"
     assert [number for number, kept in weights.items() if kept] == [told["best"]["number"]]
-    code, out, err = finish(start_run(command, data_dir))
+    code, out, err = finish(start_run(f"{command} {place}", data_dir))
     assert (code, err) == (0, "")
     assert f"--mlflow {server}" in out
