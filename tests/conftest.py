@@ -15,6 +15,7 @@ import torch
 from models.switches import ViTSwitches
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
+from study.entry import NEW_OBJECTS_PER_COLLECTION
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SUBSET = f"idx:{FIXTURES / 'mnist-subset'}"
@@ -23,7 +24,7 @@ TINY = ViTSwitches(dim=16, depth=2, heads=2, dim_head=8, mlp_dim=32)
 
 CPU = torch.device("cpu")
 
-gc.set_threshold(10_000)  # as the program itself has it
+gc.set_threshold(NEW_OBJECTS_PER_COLLECTION)  # as the program itself does
 torch.set_num_threads(1)  # tiny models: threads would only wait for each other
 
 
