@@ -16,8 +16,9 @@ help: ## list the commands
 study: $(RUNTIME) ## search vitbn on MNIST: 20 trials, then a summary
 	$(BIN)/bnvit-study run --model vitbn --trials 20
 
+# A hundred processes start: they find our modules compiled, also where Python is told to keep none.
 test: $(DEV) ## run the whole test suite
-	$(BIN)/python -m pytest
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 lint: $(DEV) ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from study.placing import cluster_of, placing
 from study.request import Request
 from study.service import Session, open_sessions
 from study.settings import Settings
+from study.spares import Spare, spares_for
 from study.stop import stop_on_signals
 from study.studies import is_stopped
 from study.summary import summary
@@ -34,14 +35,19 @@ def conducted(
 ) -> NoReturn:
     """Train what is asked for and end the program with the right exit code."""
     try:
-        code = conduct(requests, settings, as_json, end)
+        with spares_for(requests[0], settings) as spares:
+            code = conduct(requests, settings, as_json, end, spares)
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
         raise typer.Abort from None
     raise typer.Exit(code)
 
 
 def conduct(
-    requests: Sequence[Request], settings: Settings, as_json: bool, end: End | None = None
+    requests: Sequence[Request],
+    settings: Settings,
+    as_json: bool,
+    end: End | None,
+    spares: list[Spare],
 ) -> int:
     """Have the studies trained together, to their end or until a stop; returns the exit code.
 
@@ -49,7 +55,7 @@ def conduct(
     """
     console, notes = console_on(), console_on(stderr=as_json)
     tell = end or (_tell_json if as_json else _tell)
-    return carry_out(requests, settings, console, notes, as_json, tell)
+    return carry_out(requests, settings, console, notes, as_json, tell, spares)
 
 
 def carry_out(
@@ -59,6 +65,7 @@ def carry_out(
     notes: "Console",
     quiet: bool = False,
     end: End | None = None,
+    spares: list[Spare] | None = None,
 ) -> int:
     """As `conduct`; progress is shown on `console`, and without an `end` no results are told."""
     with ExitStack() as stack:
@@ -66,7 +73,7 @@ def carry_out(
         sessions = stack.enter_context(
             open_sessions(requests, settings, lambda line: print_line(notes, line))
         )
-        placed = placing(sessions[0], cluster, lambda line: print_line(notes, line))
+        placed = placing(sessions[0], cluster, spares or [], lambda line: print_line(notes, line))
         stop = stack.enter_context(stop_on_signals())  # until here Ctrl-C ends the process at once
         for line in opening(sessions, placed):
             print_line(notes, line)

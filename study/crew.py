@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
@@ -17,6 +17,7 @@ import torch
 from study import leases
 from study.errors import WorkerError
 from study.settings import Settings
+from study.spares import Spare
 from study.stop import Stop
 from study.storage import Store
 from study.workplace import worker_name
@@ -45,7 +46,9 @@ class Berth:
 class Process(Protocol):
     """What a crew asks of a worker's process, wherever that runs; as `subprocess.Popen` has it."""
 
-    returncode: int | Any
+    @property
+    def returncode(self) -> int | Any:
+        """Its exit code, once `poll` has told it."""
 
     def poll(self) -> int | None:
         """Its exit code, below 0 after a signal; None while it runs."""
@@ -88,11 +91,17 @@ class Crew:
     """Local workers of some studies, for as long as the context lasts."""
 
     def __init__(
-        self, store: Store, studies: Sequence[str], settings: Settings, places: list[Berth]
+        self,
+        store: Store,
+        studies: Sequence[str],
+        settings: Settings,
+        places: list[Berth],
+        spares: list[Spare] | None = None,
     ) -> None:
         self.store = store
         self.studies = studies
         self.settings = settings
+        self._spares = spares or []
         self._readers: list[threading.Thread] = []
         self.members = [self._start(berth) for berth in _with_ports(places, settings.metrics_port)]
 
@@ -186,23 +195,30 @@ class Crew:
         return Member(berth, name, self._launch(berth, name), restarts)
 
     def _launch(self, berth: Berth, name: str) -> Process:
-        # "-P": a package called "models" where `run` was called is not ours.
-        command = [sys.executable, "-P", "-m", "study.entry", "worker"]
-        command += ["--of-parent", str(os.getpid()), *arguments_of(self.studies, berth, name)]
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment_of(self.settings, berth)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C is for `run`, which passes it on
-        )
-        assert process.stderr is not None
+        arguments = ["worker", "--of-parent", str(os.getpid())]
+        arguments += arguments_of(self.studies, berth, name)
+        environment = {**os.environ, **environment_of(self.settings, berth)}
+        process = self._spares.pop() if self._spares else _started(arguments, environment)
+        if isinstance(process, Spare):
+            process.employ(arguments, environment)
         reader = threading.Thread(target=_pass_on, args=[process.stderr], daemon=True)
         reader.start()
         self._readers.append(reader)
         return process
+
+
+def _started(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """`bnvit-study ARGUMENTS` as a new process."""
+    # "-P": a package called "models" where `run` was called is not ours.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "study.entry", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C is for `run`, which passes it on
+    )
 
 
 @dataclass

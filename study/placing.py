@@ -14,6 +14,7 @@ from study.ray_places import berths_on, check_reach, room
 from study.request import Request
 from study.service import Session
 from study.settings import Settings
+from study.spares import Spare
 from study.storage import Store
 
 
@@ -45,13 +46,18 @@ def cluster_of(requests: Sequence[Request], settings: Settings) -> Iterator[RayC
         yield cluster
 
 
-def placing(session: Session, cluster: RayCluster | None, say: Callable[[str], None]) -> Placing:
-    """Where the workers of `session` and those opened with it run."""
+def placing(
+    session: Session,
+    cluster: RayCluster | None,
+    spares: list[Spare],
+    say: Callable[[str], None],
+) -> Placing:
+    """Where the workers of `session` and those opened with it run: `spares`, if there are any."""
     request = session.request
     if cluster is None:
         workers = local_workers(session, say)
         places = berths(session.device, workers, request.workers_per_gpu)
-        return Placing(places, device_label(session.device), Crew)
+        return Placing(places, device_label(session.device), partial(Crew, spares=spares))
     places = berths_on(cluster.view, request)
     share = places[0].memory_share if places[0].device == "cuda" else None
     now = room(cluster.view, share)

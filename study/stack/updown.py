@@ -201,7 +201,7 @@ def _wait_for(running: Sequence[Callable[[], bool]], what: str) -> None:
 def _command_of(process: psutil.Process) -> str:
     """What a process of ours does: its command's first words, without options."""
     try:
-        words = process.cmdline()
+        words = " ".join(process.cmdline()).split()  # a title is one word to psutil
     except psutil.Error:
         return "a process"
     named = [word for word in words if not word.startswith("-")]

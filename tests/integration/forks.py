@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.context import ForkServerProcess
@@ -29,7 +29,12 @@ def fork(line: str, environment: Mapping[str, str], out: Path, err: Path) -> For
 
     The environment must have OMP_NUM_THREADS.
     """
-    process = _forks.Process(target=_be_command, args=(line, dict(environment), out, err))
+    return call(_be_command, line, dict(environment), out, err)
+
+
+def call(function: Callable[..., None], *given: object) -> ForkServerProcess:
+    """Start a process that does nothing but call `function`, of a module, with what is `given`."""
+    process = _forks.Process(target=function, args=given)
     process.start()
     return process
 

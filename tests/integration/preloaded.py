@@ -3,6 +3,8 @@
 import os
 from importlib import import_module
 
+import setproctitle
+
 GIVEN = frozenset(os.environ)
 """The variables of the environment that no module has set while it was imported."""
 
@@ -19,3 +21,5 @@ MODULES = [
 
 for name in MODULES:
     import_module(name)
+
+setproctitle.getproctitle()  # finds the title by the environment, which forks change

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.conftest import SUBSET
 from tests.integration.forks import Forked
 
@@ -57,16 +59,10 @@ def start_worker(data_dir: Path, more: str = "") -> Forked:
     return Forked.start(line, environment_on(data_dir))
 
 
-def run_study(more: str, data_dir: Path, workers: int = 1, of_all: str = "") -> None:
-    """A `run` to its end, with workers beside it instead of its own, which start slowly.
-
-    `of_all`: options of them all.
-    """
-    run = start_run(f"{more} {of_all} --workers 0", data_dir)
-    wait_until_said(run, "workers:")
-    for process in [*(start_worker(data_dir, of_all) for _ in range(workers)), run]:
-        code, _, err = finish(process)
-        assert code == 0, err
+def run_study(more: str, data_dir: Path) -> None:
+    """A `run` of a tiny model to its end."""
+    code, _, err = finish(start_run(more, data_dir))
+    assert code == 0, err
 
 
 def finish(
@@ -101,6 +97,14 @@ def wait_until_said(process: Forked, part: str) -> None:
     """Wait until `part` stands in the output."""
     until(lambda: process.poll() is not None or part in process.out.read_text(), 240)
     assert part in process.out.read_text(), process.err.read_text()
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line, or the title that it gave itself; nothing once it has ended."""
+    try:
+        return " ".join(process.cmdline()).split()  # a title is one word to psutil
+    except psutil.Error:
+        return []
 
 
 def free_port() -> int:

@@ -10,7 +10,15 @@ from mlflow.entities import Run
 
 from study.embedded import EmbeddedPostgres
 from study.mlflow_tracker import MlflowTracker
-from tests.integration.processes import STUDY, finish, show, start_run, wait_until_said
+from tests.integration.processes import (
+    STUDY,
+    finish,
+    show,
+    start_run,
+    until,
+    wait_until_said,
+    words_of,
+)
 
 
 def trial_runs(data_dir: Path) -> list[tuple[Run, dict[str, list[int]]]]:
@@ -86,15 +94,21 @@ def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(made_dir: Path) -> 
     assert_exactly(2, made_dir)
 
 
+def workers_of(run: int) -> list[psutil.Process]:
+    """Its local workers, by its process id."""
+    children = psutil.Process(run).children(recursive=True)
+    return [child for child in children if "worker" in words_of(child)]
+
+
 def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(made_dir: Path) -> None:
     process = start_run("--trials 2 --epochs 8", made_dir)
     wait_until_said(process, "trial 0: ")
-    (worker,) = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "worker" in child.cmdline()
-    ]
+    (worker,) = workers_of(process.pid)
+    assert words_of(worker)[:2] == ["bnvit-study", "worker"]  # forked from the run
     worker.send_signal(signal.SIGTERM)
+    until(lambda: bool(workers_of(process.pid)) and worker not in workers_of(process.pid))
+    (other,) = workers_of(process.pid)
+    assert words_of(other)[1:4] == ["-P", "-m", "study.entry"]  # started from nothing
     code, _, err = finish(process, timeout_s=240)
     assert code == 0, err
     assert err.count("a worker was told to leave; another takes its place") == 1
@@ -123,8 +137,7 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_server(made_dir: Path) -> None:
 
 def test_four_runs_started_at_once_on_an_empty_folder_share_the_study(data_dir: Path) -> None:
     command = "--trials 8 --epochs 1 --train-images 300"
-    workers = ("", "", "--workers 0", "--workers 0")  # what is raced for is all but the training
-    processes = [start_run(f"{command} {more}", data_dir) for more in workers]
+    processes = [start_run(command, data_dir) for _ in range(4)]
     for process in processes:
         code, out, err = finish(process, timeout_s=240)
         assert code == 0, err

@@ -44,8 +44,8 @@ def _answers(url: str) -> bool:
 def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights(
     server: str, data_dir: Path
 ) -> None:
-    command, place = "--trials 6 --epochs 1 --pruner none", f"--mlflow {server}"
-    run_study(command, data_dir, of_all=place)
+    command = f"--trials 6 --epochs 1 --pruner none --mlflow {server}"
+    run_study(command, data_dir)
     told = show(data_dir)
     client = mlflow.MlflowClient(tracking_uri=server)
     experiment = client.get_experiment_by_name(STUDY)
@@ -61,6 +61,6 @@ def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights
     accuracies = [row["val_accuracy"] for row in told["trials"]]
     assert accuracies.index(max(accuracies)) > 0, "the first trial is best: none replaced it"
     assert [number for number, kept in weights.items() if kept] == [told["best"]["number"]]
-    code, out, err = finish(start_run(f"{command} {place}", data_dir))
+    code, out, err = finish(start_run(command, data_dir))
     assert (code, err) == (0, "")
     assert f"--mlflow {server}" in out

@@ -75,7 +75,7 @@ def stack(port: int) -> Iterator[Path]:
         code, out, err = command(f"up --port {port}", folder)
         assert (code, err) == (0, ""), err
         assert f"http://127.0.0.1:{port}/dashboard" in out
-        run_study("--trials 4 --epochs 1 --pruner none", folder, workers=2)
+        run_study("--trials 4 --epochs 1 --pruner none --workers 2", folder)
         yield folder
         command("down --yes", folder)
 

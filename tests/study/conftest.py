@@ -13,6 +13,7 @@ import optuna
 import pytest
 from sqlalchemy import func, text
 
+from study import spares
 from study.docket import Docket
 from study.leases import Claim
 from study.mlflow_tracker import MlflowTracker
@@ -39,6 +40,12 @@ def handlers_of_logs() -> Iterator[None]:
     yield
     root.handlers[:] = before
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def no_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are called here run beside threads and connections of the tests."""
+    monkeypatch.setattr(spares, "_number", lambda _: 0)
 
 
 @pytest.fixture(scope="session")

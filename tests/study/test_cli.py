@@ -410,6 +410,7 @@ def test_a_study_from_the_command_line(made_bnvit: Command) -> None:
     assert "best: trial" in out
     assert "bnvit-study ui" in out
     assert "3 of 3 trials ended" in out
+    bnvit.monkeypatch.setattr("study.crew._started", pytest.fail)  # no worker is needed any more
     code, out, _ = bnvit(command)
     assert code == 0
     assert "all 3 trials have ended already" in out

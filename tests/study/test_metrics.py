@@ -1,5 +1,6 @@
 """What a worker tells Prometheus, and where."""
 
+import os
 import re
 import shutil
 import socket
@@ -188,7 +189,8 @@ def test_metrics_are_served_as_soon_as_there_is_a_worker(session: Session) -> No
 
 
 def test_a_port_that_is_taken_is_refused_naming_who_has_it(taken: int, settings: Settings) -> None:
-    said = f"port {taken} of 127.0.0.1: python.* has it; choose another with --metrics-port"
+    holder = rf".* \(process {os.getpid()}\) has it"
+    said = f"port {taken} of 127.0.0.1: {holder}; choose another with --metrics-port"
     with pytest.raises(MetricsError, match=said):
         check_ports(on(settings, taken - 1), 2)
     with pytest.raises(MetricsError, match=said), serving(on(settings, taken), is_alone=True):
@@ -234,8 +236,8 @@ def bnvit(
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("worker --metrics-port {taken}", 1, "python"),
-        ("run --model vit --metrics-port {taken}", 1, "python"),
+        ("worker --metrics-port {taken}", 1, "(process {me}) has it"),
+        ("run --model vit --metrics-port {taken}", 1, "(process {me}) has it"),
         ("worker --metrics-port 0", 2, "greater than or equal to 1"),
         ("run --model vit --metrics-port 65536", 2, "less than or equal to 65535"),
         ("run --model vit --workers 9 --metrics-port 65530", 2, "too few ports for 9 local"),
@@ -249,7 +251,7 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_started(
 ) -> None:
     ended, out, err = bnvit(line.format(taken=taken))
     assert (ended, out) == (code, "")
-    assert said in err
+    assert said.format(me=os.getpid()) in err
     assert len(err.splitlines()) == 1
     assert list(data_dir.iterdir()) == []
 
