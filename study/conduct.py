@@ -35,7 +35,7 @@ def conducted(
 ) -> NoReturn:
     """Train what is asked for and end the program with the right exit code."""
     try:
-        with spares_for(requests[0], settings) as spares:
+        with spares_for(requests, settings) as spares:
             code = conduct(requests, settings, as_json, end, spares)
     except KeyboardInterrupt:  # of which Typer would make an exit without a word
         raise typer.Abort from None

@@ -103,7 +103,13 @@ class Crew:
         self.settings = settings
         self._spares = spares or []
         self._readers: list[threading.Thread] = []
-        self.members = [self._start(berth) for berth in _with_ports(places, settings.metrics_port)]
+        self.members: list[Member] = []
+        try:
+            for berth in _with_ports(places, settings.metrics_port):
+                self.members.append(self._start(berth))
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> "Crew":
         return self

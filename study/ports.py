@@ -31,7 +31,7 @@ def holder_of(port: int) -> str | None:
                 and connection.laddr.port == port
                 and connection.pid
             ):
-                name = psutil.Process(connection.pid).name()
+                name = psutil.Process(connection.pid).name().partition(" -")[0]  # of a title
                 return f"{name} (process {connection.pid}) has it"
     except psutil.Error:  # macOS shows them to root only
         pass

@@ -43,12 +43,21 @@ def connect(given: str | None) -> bool:
     try:
         ray.init(address=given, **options)
     except (ConnectionError, RuntimeError) as error:
-        reason = str(error.__cause__ or error).split("\n\n")[0]
-        raise ClusterError(
-            f"the Ray cluster at {address} cannot be used from here ({reason}); run this on one of "
-            "its nodes, with the same Ray and Python"
-        ) from error
+        raise ClusterError(_refused(address, str(error.__cause__ or error))) from error
     return False
+
+
+def _refused(address: str, reason: str) -> str:
+    if "InvalidAuthToken" in reason:  # Ray shows its token unasked only to a cluster that it found
+        return (
+            f"the Ray cluster at {address} asks for its token; set RAY_AUTH_MODE=token, with the "
+            "token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        )
+    told = reason.split("\n\n")[0]
+    return (
+        f"the Ray cluster at {address} cannot be used from here ({told}); run this on one of its "
+        "nodes, with the same Ray and Python"
+    )
 
 
 def is_cut_off() -> bool:

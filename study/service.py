@@ -1,5 +1,6 @@
 """Open a study to work on it, look after its slots meanwhile, and tidy up at its end."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import partial
 import optuna
 import torch
 
+from objectives.compiling import keep_in
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset, validation_count
 from objectives.execution import has_bf16_units
@@ -131,6 +133,7 @@ def open_sessions(
     if requests[0].engine == "local":
         check_ports(settings, _most_workers(requests[0], device))
     data_dir.prepare(settings.data_dir)
+    os.environ.update(keep_in(settings.data_dir))  # before torch notes a place of its own
     say(f"data:    {requests[0].dataset}")
     identified = _identified(requests, settings, device)
     with open_store(settings) as store:

@@ -1,8 +1,9 @@
-"""Local workers that are forked from their `run` before it opens anything, and wait for orders.
+"""Local workers that are forked from their command before it computes, and wait for orders.
 
-Such a worker need not import again what the `run` has imported, and shares that memory with it. A
-process that has connections, threads or a CUDA context cannot be forked safely, so this is done at
-the start; who comes later, to replace a worker that died, starts from nothing.
+Such a worker need not import again what the command has imported, and shares that memory with it.
+A process that has open connections, threads or a CUDA context cannot be forked safely, so this is
+done at the start, when the only threads are idle ones of OpenBLAS and of pyarrow's allocator, which
+both see to forks; who comes later, to replace a worker that died, starts from nothing.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,9 +23,15 @@ from typing import IO, Any
 import torch
 from setproctitle import setproctitle
 
+from objectives.compiling import CACHE_VARIABLE
+from study.environment import device_of
+from study.errors import WorkerError
 from study.request import Request
 from study.settings import Settings, is_server
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MOST_SPARES = 100  # each holds four files here; further workers start from nothing
+LAST_STANDARD_FILE = 2
 COMPILER = "torch._dynamo"  # which torch imports with the first optimizer
 RUNS_STORE = "mlflow.store.tracking.sqlalchemy_store"  # and MLflow this with its first database
 
@@ -43,11 +51,24 @@ class Spare:
     process: BaseProcess
     orders: Connection
     stderr: IO[str]
+    is_hired: bool = False
 
     def employ(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Let it be `bnvit-study ARGUMENTS` from now on, with nothing but this environment."""
+        """Let it be `bnvit-study ARGUMENTS` from now on, with nothing but this environment.
+
+        What libraries read there while they were imported stays as it was.
+        """
+        self.is_hired = True
         with suppress(BrokenPipeError):  # it was killed, as `poll` tells
             self.orders.send(_Orders(arguments, environment))
+
+    def dismiss(self) -> None:
+        """End it if it has no orders; if it has, the crew sees to its end."""
+        self.orders.close()
+        if not self.is_hired:
+            self.kill()
+            self.wait()
+            self.stderr.close()
 
     @property
     def pid(self) -> int:
@@ -82,32 +103,29 @@ class Spare:
 
 
 @contextmanager
-def spares_for(request: Request, settings: Settings) -> Iterator[list[Spare]]:
-    """As many as `request` has local workers, for as long as the context lasts.
+def spares_for(requests: Sequence[Request], settings: Settings) -> Iterator[list[Spare]]:
+    """As many as the requests have local workers, for as long as the context lasts.
 
     Who takes one, pops it. There are none where workers are not to be forked: where CUDA may have
     been asked for its devices, which no fork survives; on macOS, whose frameworks do not bear it;
     where Ray places workers, or their number is yet to be measured. To be called before anything is
-    computed or opened, and before any thread is started. Raises InputError for a request that
-    cannot be.
+    computed. Raises InputError for a request or settings that cannot be, WorkerError where the
+    system allows no more processes or files.
     """
-    request.check()
-    number = _number(request)
+    for request in requests:
+        request.check()
+    settings.check()
+    device_of(requests[0].device)
+    number = _number(requests[0])
     if number > 0:
-        for name in _modules(settings, number):
-            importlib.import_module(name)
-    all_of_them: list[Spare] = []
-    spares: list[Spare] = []
+        _import(settings, number)
+    everyone: list[Spare] = []
     try:
-        for _ in range(number):
-            all_of_them.append(_forked(all_of_them))
-        spares += all_of_them
-        yield spares
+        _fork(number, everyone)
+        yield list(everyone)
     finally:
-        for spare in spares:
-            spare.stderr.close()
-        for spare in all_of_them:
-            spare.orders.close()
+        for spare in everyone:
+            spare.dismiss()
 
 
 def _number(request: Request) -> int:
@@ -116,21 +134,55 @@ def _number(request: Request) -> int:
     )
     if not may_fork or request.workers == "auto":
         return 0
-    return 1 if request.workers is None else request.workers
+    return 1 if request.workers is None else min(request.workers, MOST_SPARES)
 
 
-def _modules(settings: Settings, workers: int) -> Iterator[str]:
-    """What is to be imported here: what this process needs as well, and what several of them do."""
-    yield "study.joining"
+def _import(settings: Settings, workers: int) -> None:
+    """Import what this process needs as well, and what several workers do."""
+    importlib.import_module("study.joining")
     if not settings.is_tracking_off:
-        yield "study.mlflow_tracker"
+        importlib.import_module("study.mlflow_tracker")
     if workers > 1:
-        yield COMPILER
+        _import_compiler()
         if not is_server(settings.mlflow_uri or ""):
-            yield RUNS_STORE
+            importlib.import_module(RUNS_STORE)
+
+
+def _import_compiler() -> None:
+    """Nothing is compiled yet, but torch makes a folder for it now and notes that for all time."""
+    given = os.environ.get(CACHE_VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = given or folder
+        importlib.import_module(COMPILER)
+    if given is None:
+        del os.environ[CACHE_VARIABLE]
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """One that arrives within a fork would be lost in Python's own handlers, or found twice."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a child would be known
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _fork(number: int, spares: list[Spare]) -> None:
+    """Add so many to `spares`."""
+    try:
+        with _signals_wait():
+            for _ in range(number):
+                spares.append(_forked(spares))
+    except OSError as error:
+        raise WorkerError(
+            f"cannot start {number} workers ({error.strerror}); choose fewer by --workers"
+        ) from error
 
 
 def _forked(others: Sequence[Spare]) -> Spare:
+    _take_standard_files()
     inbox, orders = multiprocessing.Pipe(duplex=False)
     readable, writable = os.pipe()
     spare_ends = (orders, os.fdopen(readable))
@@ -143,6 +195,13 @@ def _forked(others: Sequence[Spare]) -> Spare:
     return Spare(process, *spare_ends)
 
 
+def _take_standard_files() -> None:
+    """Where they are closed, a pipe would be taken for one of them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_FILE:
+        pass
+    os.close(number)
+
+
 def _ends_of(spares: Sequence[Spare]) -> Iterator[Connection | IO[str]]:
     for spare in spares:
         yield from (spare.orders, spare.stderr)
@@ -153,7 +212,7 @@ def _stand_by(inbox: Connection, stderr: int, inherited: Sequence[Connection | I
     for end in inherited:
         end.close()
     _leave_the_terminal(stderr)
-    importlib.import_module(COMPILER)
+    _import_compiler()
     try:
         orders: _Orders = inbox.recv()
     except EOFError:
@@ -174,6 +233,7 @@ def _leave_the_terminal(stderr: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     setproctitle("bnvit-study worker")
     with open(os.devnull, "r+b", buffering=0) as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)

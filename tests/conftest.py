@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from models.switches import ViTSwitches
+from objectives.compiling import CACHE_VARIABLE
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
 from study.entry import NEW_OBJECTS_PER_COLLECTION
@@ -97,6 +98,8 @@ def variables_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program sets these for the processes that it starts; no test leaves them to the next."""
     for name in ("BNVIT_DEBUG", "BNVIT_LOG_FORMAT"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv(CACHE_VARIABLE, "put back at the end as it was")
+    monkeypatch.delenv(CACHE_VARIABLE)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,23 @@
 """Local workers that are forked before there is anything to do for them."""
 
 import os
+import resource
+import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from models.errors import InputError
+from objectives.compiling import CACHE_VARIABLE
+from study.errors import WorkerError
 from study.request import MOST_WORKERS, Request
 from study.settings import Settings
 from study.spares import spares_for
@@ -37,7 +44,7 @@ def told_by(function: Callable[[Connection], None]) -> list[Any]:
 
 
 def employ_one(tell: Connection) -> None:
-    with spares_for(ONE, Settings()) as (spare,):
+    with spares_for([ONE], Settings()) as (spare,):
         os.environ["BNVIT_LEASE_S"] = "-1"
         spare.employ(["worker", "some-study"], {"BNVIT_METRICS_PORT": "0"})
         tell.send((spare.wait(60), spare.stderr.read()))
@@ -51,20 +58,19 @@ def test_a_spare_does_as_it_is_told_and_finds_nothing_else_around_it() -> None:
 
 
 def dismiss_one(tell: Connection) -> None:
-    with spares_for(ONE, Settings()) as spares:
-        spare = spares.pop()
+    with spares_for([ONE], Settings()) as (spare,):
         with pytest.raises(subprocess.TimeoutExpired):
             spare.wait(0.1)
         tell.send((spare.poll(), words_of(psutil.Process(spare.pid))))
-    tell.send((spare.wait(60), spare.stderr.read()))
+    tell.send((spare.poll(), spare.stderr.closed))
 
 
-def test_one_that_is_not_needed_leaves_without_a_word() -> None:
-    assert told_by(dismiss_one) == [(None, ["bnvit-study", "worker"]), (0, "")]
+def test_one_that_is_not_needed_is_gone_at_the_end() -> None:
+    assert told_by(dismiss_one) == [(None, ["bnvit-study", "worker"]), (-9, True)]
 
 
 def kill_one(tell: Connection) -> None:
-    with spares_for(ONE, Settings()) as (spare,):
+    with spares_for([ONE], Settings()) as (spare,):
         spare.kill()
         tell.send(spare.wait(60))
         spare.employ(["worker"], {})
@@ -76,8 +82,54 @@ def test_one_that_was_killed_has_died_before_its_orders_reach_it() -> None:
     assert told_by(kill_one) == [-9, -9]
 
 
+def employ_under_bad_conditions(tell: Connection) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.close(0)
+    environment = {name: value for name, value in os.environ.items() if name != CACHE_VARIABLE}
+    os.environ.clear()
+    os.environ.update(environment)
+    with spares_for([TWO], Settings()) as spares:
+        tell.send(CACHE_VARIABLE in os.environ)
+        spares[0].employ(["worker", "--device", "gpu"], environment)
+        tell.send((spares[0].wait(60), "unknown device 'gpu'" in spares[0].stderr.read()))
+
+
+def test_what_the_run_found_around_it_does_no_harm() -> None:
+    """Ignored ends of children, a closed standard input; torch leaves no folder of its choice."""
+    assert told_by(employ_under_bad_conditions) == [False, (2, True)]
+
+
+def interrupt_while_forking(tell: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    register = partial(os.kill, os.getpid(), signal.SIGINT)
+    os.register_at_fork(before=register)
+    try:
+        with spares_for([TWO], Settings()):
+            tell.send("went on")
+    except KeyboardInterrupt:
+        tell.send([child.pid for child in psutil.Process().children()])
+
+
+def test_an_interruption_amid_forks_is_not_lost() -> None:
+    assert told_by(interrupt_while_forking) == [[]]
+
+
+def run_out_of_files(tell: Connection) -> None:
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, most))
+    many = replace(ONE, workers=50)
+    with pytest.raises(WorkerError, match="choose fewer"), spares_for([many], Settings()):
+        pass
+    tell.send(len(psutil.Process().children()))
+
+
+def test_too_many_are_one_clear_error() -> None:
+    assert told_by(run_out_of_files) == [0]
+
+
 def be_killed(tell: Connection) -> None:
-    with spares_for(TWO, Settings()) as spares:
+    with spares_for([TWO], Settings()) as spares:
         tell.send([spare.pid for spare in spares])
         os.kill(os.getpid(), 9)
 
@@ -90,7 +142,7 @@ def test_none_outlives_its_run() -> None:
 
 def ask_for_too_many(tell: Connection) -> None:
     request = Request(model="vit", device="cpu", workers=MOST_WORKERS + 1)
-    with pytest.raises(InputError, match="workers"), spares_for(request, Settings()):
+    with pytest.raises(InputError, match="workers"), spares_for([request], Settings()):
         pass
     tell.send(len(psutil.Process().children()))
 

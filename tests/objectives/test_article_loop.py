@@ -9,7 +9,7 @@ import torch
 from models.errors import InputError
 from models.registry import variant
 from models.switches import ImageShape
-from objectives import stretch
+from objectives import speed, stretch
 from objectives.article_contenders import article_contenders
 from objectives.article_loop import BLOCKS, ArticleViT, evaluation
 from objectives.contenders import Work, entrant
@@ -40,6 +40,7 @@ def test_blocks_are_counted_while_the_articles_loop_is_timed(
 ) -> None:
     monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
     monkeypatch.setattr(stretch, "WARM_UP_CALLS", 1)
+    monkeypatch.setattr(speed, "MOST_ATTEMPTS", 1)
     entrants = [entrant(variant(name), None, subset) for name in NAMES]
     found = race(partial(article_contenders, entrants, work, subset, 10, CPU), CPU, QUICK)
     assert [each.blocks_executed for each in found.timings] == [BLOCKS, 1]

@@ -143,7 +143,10 @@ def test_a_device_that_was_faster_once_is_throttled_or_shared() -> None:
     assert 0 < kernel_s(CPU, 0.05) < 1
 
 
-def test_blocks_are_counted_while_they_are_timed(subset: SearchData) -> None:
+def test_blocks_are_counted_while_they_are_timed(
+    monkeypatch: pytest.MonkeyPatch, subset: SearchData
+) -> None:
+    monkeypatch.setattr(speed, "MOST_ATTEMPTS", 1)
     task = Task("train", 20, "float32", FAST, subset, CPU)
     both = entrants(subset, "vit", "vitbn_oneblock")
     found = race(partial(contenders, both, task), CPU, QUICK)

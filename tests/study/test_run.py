@@ -1,6 +1,7 @@
 """A study from its creation to its end, in one process, on real Postgres and MLflow."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from models.errors import InputError
 from models.registry import variant
 from objectives import run as runs
+from objectives.compiling import CACHE_VARIABLE
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
 from objectives.metrics import Diverged, RungMetrics
@@ -77,6 +79,14 @@ def test_a_study_ends_with_exactly_its_trials(store: Store, small: Request, sear
     assert seen.model_based == 4
     assert seen.best is not None
     assert seen.best.rungs == seen.identity.rungs
+
+
+def test_compiled_code_of_all_processes_lies_in_the_data_folder(
+    small: Request, search: Search, settings: Settings
+) -> None:
+    """Also where the run is the first to touch torch's compiler, as it asks whether that pays."""
+    search(replace(small, study="compiled-code", compile="auto", trials=1))
+    assert os.environ[CACHE_VARIABLE] == str(settings.data_dir / "compiled")
 
 
 def test_the_trials_fit_a_terminal_of_80_columns(
