@@ -149,11 +149,10 @@ def _import(settings: Settings, workers: int) -> None:
 
 
 def _import_compiler() -> None:
-    """Nothing is compiled yet, but torch makes a folder for it now and notes that for all time."""
+    """Without what else its import does: make a folder for compiled code, and note it for all."""
     given = os.environ.get(CACHE_VARIABLE)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[CACHE_VARIABLE] = given or folder
-        importlib.import_module(COMPILER)
+    os.environ[CACHE_VARIABLE] = given or tempfile.gettempdir()
+    importlib.import_module(COMPILER)
     if given is None:
         del os.environ[CACHE_VARIABLE]
 

@@ -101,8 +101,7 @@ def test_what_the_run_found_around_it_does_no_harm() -> None:
 
 def interrupt_while_forking(tell: Connection) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    register = partial(os.kill, os.getpid(), signal.SIGINT)
-    os.register_at_fork(before=register)
+    os.register_at_fork(before=partial(os.kill, os.getpid(), signal.SIGINT))
     try:
         with spares_for([TWO], Settings()):
             tell.send("went on")
