@@ -144,3 +144,15 @@ def test_where_no_cluster_answers_that_is_said_and_nothing_is_made(
     assert told.startswith(f"bnvit-study: no Ray cluster answers at {deaf}; start one with")
     assert told.count("\n") == 1
     assert not list(data_dir.iterdir())
+
+
+def test_a_cluster_that_asks_for_a_token_is_told_in_one_clear_line() -> None:
+    connection = pytest.importorskip("study.ray_connection")
+    reason = (
+        "Failed to connect to GCS. Last connection error: Traceback (most recent call last):\n"
+        "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: Authentication token is "
+        "missing or incorrect."
+    )
+    told = connection._refused("head:6379", reason)
+    assert told.startswith("the Ray cluster at head:6379 asks for its token; set RAY_AUTH_MODE")
+    assert "\n" not in told
