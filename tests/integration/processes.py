@@ -53,10 +53,9 @@ def start_run(more: str, data_dir: Path) -> Forked:
     return Forked.start(f"{TINY_RUN} {more}", environment_on(data_dir))
 
 
-def start_worker(data_dir: Path, more: str = "") -> Forked:
+def start_worker(data_dir: Path) -> Forked:
     """Start a worker of the study on `data_dir`, which a `run` has made."""
-    line = f"worker --device cpu --threads 1 {more} {STUDY}"
-    return Forked.start(line, environment_on(data_dir))
+    return Forked.start(f"worker --device cpu --threads 1 {STUDY}", environment_on(data_dir))
 
 
 def run_study(more: str, data_dir: Path) -> None:

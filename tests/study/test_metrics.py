@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from study.errors import MetricsError
 from study.metrics import WorkerCollector, spool_metrics, worker_metrics
 from study.metrics_server import check_ports, serving
 from study.patience import Patience
+from study.ports import holder_of
 from study.request import Request
 from study.service import Session, open_session
 from study.settings import Settings
@@ -174,6 +176,26 @@ def taken() -> Iterator[int]:
 
 def on(settings: Settings, port: int, host: str = "127.0.0.1") -> Settings:
     return settings.model_copy(update={"metrics_port": port, "metrics_host": host})
+
+
+TITLED = """
+import socket, sys
+from setproctitle import setproctitle
+setproctitle("bnvit-study worker --of-parent 1 --name me -- a-study")
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_local_worker_that_has_a_port_is_named_without_its_options() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TITLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert holder_of(port) == f"bnvit-study worker (process {process.pid}) has it"
+        process.communicate()
 
 
 def test_metrics_are_served_as_soon_as_there_is_a_worker(session: Session) -> None:
