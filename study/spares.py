@@ -64,11 +64,11 @@ class Spare:
 
     def dismiss(self) -> None:
         """End it if it has no orders; if it has, the crew sees to its end."""
-        self.orders.close()
         if not self.is_hired:
             self.kill()
             self.wait()
             self.stderr.close()
+        self.orders.close()
 
     @property
     def pid(self) -> int:

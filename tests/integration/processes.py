@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -22,6 +22,8 @@ TINY_RUN = (
     "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32"
 )
 STUDY = "mnist-subset-vitbn"
+
+T = TypeVar("T")
 
 
 def environment_on(data_dir: Path) -> dict[str, str]:
@@ -113,9 +115,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Wait for `condition`."""
+def until(condition: Callable[[], T], timeout_s: float = 60) -> T:
+    """Wait until `condition` tells something that is not false; what it told."""
     end = time.monotonic() + timeout_s
-    while not condition():
+    while not (told := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)
+    return told

@@ -106,8 +106,7 @@ def test_a_local_worker_that_somebody_tells_to_leave_is_replaced(made_dir: Path)
     (worker,) = workers_of(process.pid)
     assert words_of(worker)[:2] == ["bnvit-study", "worker"]  # forked from the run
     worker.send_signal(signal.SIGTERM)
-    until(lambda: bool(workers_of(process.pid)) and worker not in workers_of(process.pid))
-    (other,) = workers_of(process.pid)
+    (other,) = until(lambda: [it for it in workers_of(process.pid) if it != worker])
     assert words_of(other)[1:4] == ["-P", "-m", "study.entry"]  # started from nothing
     code, _, err = finish(process, timeout_s=240)
     assert code == 0, err

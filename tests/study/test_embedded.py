@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +16,7 @@ import pytest
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.system_account import check_reachable
+from tests.integration.processes import until
 
 HOLD = """
 import sys, time
@@ -106,18 +105,11 @@ def test_a_killed_server_is_started_again_though_its_pid_lives_on_in_another_pro
     pid_file = folder / "data" / "postmaster.pid"
     postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
     postmaster.send_signal(signal.SIGQUIT)  # an immediate end, as after a crash
-    _until(lambda: not servers(folder))
+    until(lambda: not servers(folder))
     lines = pid_file.read_text().splitlines() if pid_file.exists() else ["", str(folder / "data")]
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     with EmbeddedPostgres(folder) as server:
         assert answers(server)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
