@@ -77,10 +77,7 @@ class Beat:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=LEAVE_S)  # it may be waiting for a silent server
-        if not self.is_reachable:
-            return  # others see that it is silent
-        with suppress(SQLAlchemyError), self.store.engine.begin() as connection:
-            connection.execute(workers.delete().where(workers.c.name == self.worker.name))
+        self._sign_off()
 
     @property
     def is_reachable(self) -> bool:
@@ -124,13 +121,15 @@ class Beat:
                 self._lock.release()
 
     def note_outage(self) -> None:
-        """Somebody has found the store away; only a beat that passes says otherwise."""
+        """Somebody has found the store away; only a beat that begins later says otherwise."""
         if self._away_since_s is None:
             self._away_since_s = time.monotonic()
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
             self._beat()
+            if self._stop.is_set():  # it may have signed on again meanwhile
+                self._sign_off()
 
     def _beat(self) -> None:
         asked_at_s = time.monotonic()
@@ -146,7 +145,8 @@ class Beat:
             self.note_outage()
             return
         self._passed_at_s = asked_at_s
-        if self._away_since_s is not None:
+        away_since_s = self._away_since_s
+        if away_since_s is not None and away_since_s < asked_at_s:
             self._away_until_s = time.monotonic()
             self._away_since_s = None
 
@@ -165,3 +165,9 @@ class Beat:
         )
         with self.store.engine.begin() as connection:
             connection.execute(again)
+
+    def _sign_off(self) -> None:
+        if not self.is_reachable:
+            return  # others see that it is silent
+        with suppress(SQLAlchemyError), self.store.engine.begin() as connection:
+            connection.execute(workers.delete().where(workers.c.name == self.worker.name))

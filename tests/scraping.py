@@ -2,7 +2,7 @@
 
 import urllib.request
 from dataclasses import dataclass
-from urllib.error import URLError
+from http.client import HTTPException
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -60,5 +60,5 @@ def scrape(port: int) -> Scrape:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             return Scrape(answer.read().decode())
-    except (URLError, ConnectionError):
+    except (OSError, HTTPException):
         return Scrape("")

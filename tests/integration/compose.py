@@ -21,7 +21,7 @@ import yaml
 
 from study.stack.proxy import NGINX_FOLDERS
 from study.system_account import server_account
-from tests.integration.processes import free_port
+from tests.integration.processes import steady_port
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
@@ -83,7 +83,7 @@ class ComposeStack:
         self.folder = folder
         self.bind = bind
         self.names = names
-        self.ports = {(name, port): free_port() for name, own in PORTS.items() for port in own}
+        self.ports = {(name, port): steady_port() for name, own in PORTS.items() for port in own}
         self.given = {
             **given,
             "BNVIT_BIND": bind,

@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,10 @@ TINY_RUN = (
     "--set dim=16 --set depth=2 --set heads=2 --set dim_head=8 --set mlp_dim=32"
 )
 STUDY = "mnist-subset-vitbn"
+STEADY_PORTS = range(20_000, 32_000)
+"""No system here takes one of these for an outgoing connection."""
+
+_dice = random.SystemRandom()  # tests seed the other one, all alike
 
 T = TypeVar("T")
 
@@ -108,14 +114,28 @@ def words_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def connections_of(process: psutil.Process, kind: str) -> Iterator[Any]:
+    """Of the process and of all below it, as psutil tells them."""
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a session of Postgres that ends
+            yield from one.net_connections(kind)
 
 
-def until(condition: Callable[[], T], timeout_s: float = 60) -> T:
+def steady_port(count: int = 1) -> int:
+    """A port of the loopback that stays free until its server listens, and while that is down.
+
+    The first of `count` in a row. One of those that clients get by themselves could be taken in the
+    meantime by a client that tries to connect to the server, even by connecting to itself.
+    """
+    while True:
+        first = _dice.choice(STEADY_PORTS)
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+
+
+def until(condition: Callable[[], T | None], timeout_s: float = 120) -> T:
     """Wait until `condition` tells something that is not false; what it told."""
     end = time.monotonic() + timeout_s
     while not (told := condition()):

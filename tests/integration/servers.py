@@ -1,14 +1,13 @@
 """Real servers, and a network between them, for tests that break these on purpose."""
 
 import os
-import random
 import secrets
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -20,26 +19,10 @@ from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
 from study.system_account import server_account
 from tests.integration import network
 from tests.integration.network import HOST
-from tests.integration.processes import until
+from tests.integration.processes import steady_port, until
 
 MAX_CONNECTIONS = 300
 HEALTH_TIMEOUT_S = 5
-STEADY_PORTS = range(20_000, 32_000)
-"""No system here takes one of these for an outgoing connection."""
-
-
-def steady_port(count: int = 1) -> int:
-    """A port that stays free while its server is down; the first of `count` in a row.
-
-    One of those that clients get by themselves could be taken in the meantime by a client that
-    tries to connect to the server, even by connecting to itself.
-    """
-    while True:
-        first = random.choice(STEADY_PORTS)
-        with ExitStack() as probes, suppress(OSError):
-            for port in range(first, first + count):
-                probes.enter_context(socket.socket()).bind((HOST, port))
-            return first
 
 
 class _Context:

@@ -13,9 +13,9 @@ from tests.integration.conftest import CHROMIUM, screenshot
 from tests.integration.processes import (
     STUDY,
     finish,
-    free_port,
     run_study,
     start,
+    steady_port,
     until,
     wait_for_line,
 )
@@ -30,7 +30,7 @@ def links() -> Iterator[dict[str, str]]:
     """The pages that `bnvit-study ui` prints for a study; all ends with it."""
     with new_data_dir() as data_dir:
         run_study(f"--trials {TRIALS} --epochs 1 --train-images 300", data_dir)
-        ports = f"--dashboard-port {free_port()} --mlflow-port {free_port()}"
+        ports = f"--dashboard-port {steady_port()} --mlflow-port {steady_port()}"
         process = start(f"ui {ports}", data_dir)
         lines = wait_for_line(process, "Ctrl-C")
         children = psutil.Process(process.pid).children(recursive=True)

@@ -49,8 +49,9 @@ WORKER_VARIABLES = [
 ]
 STUDY = "team"
 GUESSES = 5  # in a row that are looked at
-TRIALS = 4
-RUN = f"{TINY_RUN} --study {STUDY} --trials {TRIALS} --epochs 10 --pruner none --workers 0"
+TRIALS = 3
+EPOCHS = 30  # trials that last until the others have started
+RUN = f"{TINY_RUN} --study {STUDY} --trials {TRIALS} --epochs {EPOCHS} --pruner none --workers 0"
 
 runs_the_stack = pytest.mark.skipif(
     find_postgres() is None or find_nginx() is None,
@@ -170,10 +171,14 @@ def ask(stack: ComposeStack, path: str, **how: str | None) -> http.client.HTTPRe
     return pages.ask(stack.ports["proxy", 8080], path, **how)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def source() -> str:
+def new_client() -> str:
     """An address that nobody has guessed from yet."""
     return f"127.0.0.{next(_clients)}"
+
+
+@pytest.fixture
+def source() -> str:
+    return new_client()
 
 
 PAGES = ["/", "/dashboard", "/api/studies", "/api/2.0/mlflow/experiments/get?experiment_id=0"]
@@ -206,16 +211,20 @@ def test_what_is_answered_without_a_login_gives_no_cookie(live: Live, source: st
 
 @runs_the_stack
 def test_the_sixth_guess_within_a_second_is_refused_even_if_it_is_right(
-    live: Live, source: str
+    live: Live,
 ) -> None:
-    began_s = time.monotonic()
-    guesses = [ask(live.stack, "/", source=source, password="wrong").status for _ in range(GUESSES)]
     right = live.stack.given["BNVIT_LOGIN_PASSWORD"]
-    sixth = ask(live.stack, "/", source=source, password=right).status
-    assert time.monotonic() - began_s < 1
-    assert guesses == [401] * GUESSES
-    assert sixth == 429
-    until(lambda: ask(live.stack, "/", source=source, password=right).status == 200, 5)
+    took_s = 1.0
+    while took_s >= 1:  # a stalled machine may let it in
+        client = new_client()
+        began_s = time.monotonic()
+        answers = [
+            ask(live.stack, "/", source=client, password=word).status
+            for word in [*["wrong"] * GUESSES, right]
+        ]
+        took_s = time.monotonic() - began_s
+    assert answers == [*[401] * GUESSES, 429]
+    until(lambda: ask(live.stack, "/", source=client, password=right).status == 200, 5)
 
 
 @runs_the_stack

@@ -10,6 +10,9 @@ from mlflow.entities import Run
 
 from study.embedded import EmbeddedPostgres
 from study.mlflow_tracker import MlflowTracker
+from study.settings import Settings
+from study.storage import open_store
+from study.studies import show_study
 from tests.integration.processes import (
     STUDY,
     finish,
@@ -77,9 +80,11 @@ def test_sigkill_in_mid_study_then_the_same_command_again(made_dir: Path) -> Non
 
 
 def test_ctrl_c_puts_the_trial_back_and_the_next_run_goes_on(made_dir: Path) -> None:
-    command = "--trials 2 --epochs 8"
+    command = "--trials 2 --epochs 16"
     process = start_run(command, made_dir)
-    wait_until_said(process, "trial 0: ")
+    wait_until_said(process, "workers:")  # it has made the study
+    with open_store(Settings(data_dir=made_dir, storage_url=None, mlflow_uri=None)) as store:
+        until(lambda: any(row.rungs for row in show_study(store, STUDY).trials))
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process, timeout_s=30)
     assert code == 130, err

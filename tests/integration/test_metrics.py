@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.stage import LEASE_S, WORKER, Stage, new_stage, run_line
-from tests.integration.processes import free_port, until
+from tests.integration.processes import steady_port, until
 from tests.scraping import Scrape, scrape
 
 EPOCHS = 6  # a trial of a second
@@ -29,19 +29,19 @@ def told(stage: Stage, line: str) -> str:
     return node.log.read_text()
 
 
-def is_in_mid_trial(seen: Scrape) -> bool:
+def amid_a_trial(seen: Scrape) -> Scrape | None:
+    """What was seen, if a trial was under way then."""
     is_training = seen.value("bnvit_worker_training") == 1
-    return is_training and seen.value("bnvit_images_trained_total") > 0
+    return seen if is_training and seen.value("bnvit_images_trained_total") > 0 else None
 
 
 def test_what_a_worker_says_while_it_trains_agrees_with_show_at_the_end(stage: Stage) -> None:
-    port = free_port()
+    port = steady_port()
     run = stage.node("run", run_line("study", 3, EPOCHS))
     worker = stage.node("worker", f"{WORKER} --metrics-port {port}")  # stays when all is done
     run.start()
     worker.start()
-    until(lambda: is_in_mid_trial(scrape(port)))
-    amid = scrape(port)
+    amid = until(lambda: amid_a_trial(scrape(port)))
     assert amid.value("bnvit_lease_age_seconds", study="study") < LEASE_S
     assert time.time() - amid.value("bnvit_last_beat_timestamp_seconds") < LEASE_S
     assert 0 <= time.time() - amid.value("bnvit_last_progress_timestamp_seconds") < 10

@@ -11,13 +11,21 @@ import pytest
 
 from study.errors import TrackingError
 from study.tracking import probe_tracking
-from tests.integration.processes import STUDY, finish, free_port, run_study, show, start_run, until
+from tests.integration.processes import (
+    STUDY,
+    finish,
+    run_study,
+    show,
+    start_run,
+    steady_port,
+    until,
+)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Address of an MLflow server with its own database and its own place for artifacts."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
+    url = f"http://127.0.0.1:{(port := steady_port())}"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     command += ["--artifacts-destination", str(tmp_path / "artifacts")]

@@ -82,8 +82,7 @@ def training(store: Store) -> list[psutil.Process]:
 
 def a_worker_that_trains(store: Store, *known: psutil.Process) -> psutil.Process:
     """The first one besides those that are known."""
-    until(lambda: bool(set(training(store)) - set(known)))
-    return next(iter(set(training(store)) - set(known)))
+    return until(lambda: set(training(store)) - set(known), 180).pop()
 
 
 def name_of(store: Store, worker: psutil.Process) -> str:
@@ -155,4 +154,4 @@ def test_sigterm_puts_trials_back_and_ends_a_ray_of_its_own(store: Store, run_li
     assert code == 128 + signal.SIGTERM, said
     assert "killed" not in said
     assert set(show_study(store, STUDY).outcomes) == {"waiting"}
-    until(lambda: not any(process.is_running() for process in family), 10)
+    until(lambda: not any(process.is_running() for process in family))

@@ -8,6 +8,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -29,13 +30,16 @@ from tests.integration.pages import ask
 from tests.integration.processes import (
     PROGRAM,
     STUDY,
+    connections_of,
     finish,
-    free_port,
     run_study,
     show,
     start,
+    steady_port,
     until,
 )
+
+_clients = count(20)  # addresses that nobody has guessed from
 
 needs_nginx = pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -63,7 +67,7 @@ def processes_of(data_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    return free_port()
+    return steady_port()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,7 @@ def password(data_dir: Path) -> str:
 @needs_nginx
 @pytest.mark.parametrize("page", ["/", "/dashboard", "/api/studies", "/ajax-api/2.0/mlflow/x"])
 def test_a_page_asks_for_the_password(stack: Path, port: int, page: str) -> None:
-    client = f"127.0.0.{hash(page) % 200 + 20}"  # that has not guessed before
+    client = f"127.0.0.{next(_clients)}"
     assert ask(port, page, source=client).status == 401
     assert ask(port, page, source=client, password="not the password").status == 401
     assert ask(port, page, source=client, password=password(stack)).status in (200, 404)
@@ -124,7 +128,7 @@ def test_the_study_is_seen_behind_the_login(stack: Path, port: int, browser: Bro
 @needs_nginx
 def test_what_is_answered_without_a_login_gives_no_cookie(stack: Path, port: int) -> None:
     for given in (None, "wrong"):
-        asked = ask(port, "/healthz", source="127.0.0.19", password=given)
+        asked = ask(port, "/healthz", source=f"127.0.0.{next(_clients)}", password=given)
         assert (asked.status, asked.getheader("Set-Cookie")) == (200, None)
     assert state_of(stack).password_at == str(stack / "stack" / "password")
 
@@ -135,9 +139,7 @@ def test_others_cannot_reach_the_pages_past_the_login(stack: Path, port: int) ->
     listening = {
         connection.laddr.port
         for running in state.services.values()
-        for process in [psutil.Process(running.pid)]
-        for one in [process, *process.children(recursive=True)]
-        for connection in one.net_connections("tcp")
+        for connection in connections_of(psutil.Process(running.pid), "tcp")
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening == ({port} if state.password_at else {port, port + 1})
@@ -208,7 +210,7 @@ def test_the_next_up_has_the_data_and_without_nginx_the_pages_are_this_machine_s
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BNVIT_NGINX", "none")
-    port = free_port()
+    port = steady_port()
     code, out, err = command(f"up --port {port}", stack)
     assert code == 0, err
     assert "without nginx the pages answer on this machine alone" in out
@@ -240,7 +242,7 @@ def test_a_taken_port_is_told_with_who_has_it(made_dir: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_told(closed_dir: Path) -> None:
     folder = closed_dir / "data"
     with pytest.raises(StorageError, match=f"cannot use {folder}"):
-        list(up(Settings(data_dir=folder, storage_url=None, mlflow_uri=None), free_port()))
+        list(up(Settings(data_dir=folder, storage_url=None, mlflow_uri=None), steady_port()))
 
 
 def test_an_mlflow_of_somebody_else_is_refused(data_dir: Path) -> None:
@@ -253,7 +255,7 @@ def test_a_mistyped_nginx_does_not_open_the_pages(
     made_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BNVIT_NGINX", "/nowhere/nginx")
-    code, out, err = command(f"up --port {free_port()}", made_dir)
+    code, out, err = command(f"up --port {steady_port()}", made_dir)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "BNVIT_NGINX is '/nowhere/nginx', which is no program" in err
 
@@ -274,7 +276,7 @@ def test_the_stack_of_somebody_else_is_told(
     assert closed_dir.parent == foreign_dir
     settings = Settings(data_dir=foreign_dir, storage_url=None, mlflow_uri=None)
     with pytest.raises(StorageError, match="cannot use"):
-        list(up(settings, free_port()))
+        list(up(settings, steady_port()))
     with pytest.raises(StorageError, match="cannot use"):
         find_running(settings)
 

@@ -19,8 +19,7 @@ from study.studies import find_study, set_stopped, show_study
 from tests.chaos.nodes import Node
 from tests.chaos.stage import WORKER, Stage, new_stage, run_line
 from tests.chaos.verdict import Verdict, judge
-from tests.integration.processes import until
-from tests.integration.servers import steady_port
+from tests.integration.processes import steady_port, until
 from tests.scraping import scrape
 
 STUDY = "study"
@@ -112,8 +111,9 @@ def test_the_last_trial_of_a_killed_worker_is_taken_up_by_one_that_waits(
     run = create(stage, study, 1, LONG)
     first = join(stage, "first", study)
     until(lambda: has_rungs(store, study, 2))
+    first.kill(signal.SIGSTOP)
     second = join(stage, "second", study)
-    time.sleep(1)  # it has found nothing to do
+    until(lambda: second.log.exists() and "no trial to train" in second.log.read_text())
     first.kill()
     code, said = finish(second)
     assert code == 0, said
@@ -146,7 +146,7 @@ def test_frozen(stage: Stage, store: Store, study: str, wakes: str) -> None:
 def test_a_trial_that_kills_three_workers_is_replaced(
     stage: Stage, store: Store, study: str
 ) -> None:
-    run = create(stage, study, 1, 1, "--set dim=128 --set depth=8 --batch-size 20:20")
+    run = create(stage, study, 1, 1, "--set dim=128 --set depth=12 --batch-size 20:20")
     for attempt, name in enumerate(("first", "second", "third"), start=1):
         node = join(stage, name, study)
         until(partial(is_at, store, study, attempt))
@@ -269,6 +269,7 @@ def test_workers_sign_on_and_off_and_leave_when_told(
         signed_on = connection.execute(select(workers.c.name)).scalars().all()
     assert not [name for name in signed_on if name in said]
     assert len(show_study(store, study).ended) == 2
+    set_stopped(find_study(store, study), True)  # so that nobody serves it from now on
 
 
 def test_without_a_study_the_oldest_is_served_first(stage: Stage, store: Store, study: str) -> None:

@@ -1,14 +1,16 @@
 """Signs of life on real Postgres."""
 
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import optuna
 import pytest
 import sqlalchemy
 from sqlalchemy import select, text
 
+from study import beat as beat_module
 from study import leases, slots
 from study.beat import BEATS_PER_LEASE, Beat, Progress, Worker
 from study.leases import Claim
@@ -57,7 +59,8 @@ def test_the_beat_extends_the_lease_and_tells_the_progress(
 ) -> None:
     with beat.holding(claim, lambda: Progress(77, 50)):
         until(lambda: lease_of(quick, claim)["images_seen"] == 77)
-        time.sleep(2 * LEASE_S)
+        first = lease_of(quick, claim)["expires_at"]
+        until(lambda: lease_of(quick, claim)["expires_at"] > first + timedelta(seconds=LEASE_S))
         assert slots.claim(quick, study, "other") is None
         assert not beat.has_lost
     row = lease_of(quick, claim)
@@ -76,6 +79,39 @@ def test_the_holder_learns_that_it_has_lost_the_trial(
             assert connection.execute(taken, {"id": claim.trial_id}).rowcount == 1
         until(lambda: beat.has_lost)
         assert not leases.extend(quick, claim, 0, 0)
+
+
+def test_a_beat_that_outlasts_its_worker_does_not_sign_on_again(
+    quick: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beat_module, "LEAVE_S", 0.01)
+    begun, go_on = threading.Event(), threading.Event()
+    with Beat(quick, WORKER) as beat:
+        sign = beat._sign
+
+        def slowly() -> None:
+            begun.set()
+            go_on.wait()
+            sign()
+
+        monkeypatch.setattr(beat, "_sign", slowly)
+        assert begun.wait(60)
+    assert not signed_on(quick)
+    go_on.set()
+    beat._thread.join(60)
+    assert not signed_on(quick)
+
+
+def test_a_beat_does_not_deny_an_outage_that_was_found_during_it(
+    quick: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat = Beat(quick, WORKER)
+    with monkeypatch.context() as patch:
+        patch.setattr(beat, "_sign", beat.note_outage)
+        beat._beat()
+    assert not beat.is_reachable
+    beat._beat()
+    assert beat.is_reachable
 
 
 def test_after_an_outage_a_worker_is_not_settled_at_once(beat: Beat) -> None:

@@ -16,7 +16,7 @@ import pytest
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
 from study.system_account import check_reachable
-from tests.integration.processes import until
+from tests.integration.processes import connections_of, until
 
 HOLD = """
 import sys, time
@@ -136,14 +136,18 @@ def test_another_local_user_cannot_connect(folder: Path) -> None:
             psycopg.connect(server.url("optuna").replace("+psycopg", "").replace("bnvit@", "x@"))
 
 
+def test_a_server_that_is_slow_to_answer_is_stopped_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedPostgres(folder) as server:
+        monkeypatch.setattr(server, "_answers", lambda: False)
+    assert servers(folder) == []
+
+
 def test_it_listens_on_no_network_address(folder: Path) -> None:
     with EmbeddedPostgres(folder):
         (postmaster, *_) = servers(folder)
-        listening = [
-            connection
-            for process in [postmaster, *postmaster.children()]
-            for connection in process.net_connections("inet")
-        ]
+        listening = list(connections_of(postmaster, "inet"))
     assert listening == []
 
 

@@ -37,8 +37,7 @@ from study.storage import Store
 from study.studies import show_study
 from study.worker import Limits, work
 from study.workplace import workplace
-from tests.integration.processes import free_port, until
-from tests.integration.servers import steady_port
+from tests.integration.processes import steady_port, until
 from tests.scraping import Scrape, scrape, scrape_of
 from tests.study.test_beat import WORKER
 from tests.study.test_cli import Command
@@ -99,13 +98,17 @@ def test_a_trial_that_two_workers_trained_is_counted_where_it_was_and_ended_once
     assert second.value("bnvit_trial_duration_seconds_bucket", le="+Inf") == 2
 
 
+def paced(seen: Scrape) -> Scrape | None:
+    """What was seen, if it has a pace."""
+    return seen if seen.has("bnvit_images_per_second") else None
+
+
 def test_while_a_trial_is_held_its_progress_lease_and_pace_are_told(session: Session) -> None:
     found: list[Scrape] = []
 
     def look(hands: Hands) -> None:
         held = WorkerCollector(hands)
-        until(lambda: scrape_of(held).has("bnvit_images_per_second"))
-        found.append(scrape_of(held))
+        found.append(until(lambda: paced(scrape_of(held))))
 
     end = train(session, look)
     (amid,) = found
@@ -199,7 +202,7 @@ def test_a_local_worker_that_has_a_port_is_named_without_its_options() -> None:
 
 
 def test_metrics_are_served_as_soon_as_there_is_a_worker(session: Session) -> None:
-    port = free_port()
+    port = steady_port()
     with serving(on(session.settings, port), is_alone=True) as show:
         assert scrape(port).types == {}
         place = (session.store, session.settings, session.device)
@@ -235,7 +238,7 @@ def test_a_worker_of_a_run_trains_without_metrics_if_its_port_is_taken(
 @pytest.mark.parametrize("host", ["203.0.113.1", "no.such.host.invalid"])
 def test_an_address_that_is_not_this_nodes_is_refused(settings: Settings, host: str) -> None:
     with pytest.raises(MetricsError, match=f"of {host}: "):
-        check_ports(on(settings, free_port(), host), 1)
+        check_ports(on(settings, steady_port(), host), 1)
 
 
 def test_each_local_worker_has_a_port_of_its_own(settings: Settings) -> None:

@@ -45,9 +45,9 @@ def one(engine: sqlalchemy.Engine) -> int:
 def test_a_silent_server_is_given_up_and_asked_again(
     engine: sqlalchemy.Engine, network: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
     connection = engine.connect()
     connection.execute(sqlalchemy.text("SELECT 1"))
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
     network.freeze()
     began_s = time.monotonic()
     with pytest.raises(sqlalchemy.exc.OperationalError, match="no answer") as told:

@@ -12,7 +12,7 @@ from study.errors import StorageError
 from study.settings import Settings, postgres_url
 from study.storage import open_store
 from tests.conftest import new_data_dir
-from tests.integration.processes import free_port
+from tests.integration.processes import steady_port
 
 PASSWORD = "correct-horse"
 
@@ -20,7 +20,7 @@ PASSWORD = "correct-horse"
 @pytest.fixture(scope="module")
 def tcp_server() -> Iterator[str]:
     """host:port of a server that asks for passwords, as a team would share it."""
-    port = free_port()
+    port = steady_port()
     with new_data_dir() as folder:
         server = EmbeddedPostgres(folder / "postgres")
         with server:
