@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 def find_study(store: Store, name: str) -> optuna.Study:
     """The study called `name`; raises UnknownStudyError naming the nearest."""
-    names = optuna.get_all_study_names(store.storage)
-    if name not in names:
+    try:
+        return optuna.load_study(study_name=name, storage=store.storage)
+    except KeyError:
+        names = optuna.get_all_study_names(store.storage)
         hint = nearest(name, names) if names else "; there are none yet"
-        raise UnknownStudyError(f"no study '{name}'{hint}")
-    return optuna.load_study(study_name=name, storage=store.storage)
+        raise UnknownStudyError(f"no study '{name}'{hint}") from None
 
 
 def show_study(store: Store, name: str) -> Overview:
@@ -42,12 +43,11 @@ def all_overviews(store: Store) -> list[Overview]:
     found = []
     for name in sorted(optuna.get_all_study_names(store.storage)):
         try:
-            # Not `find_study`, which reads all names for each.
-            seen = overview(store, optuna.load_study(study_name=name, storage=store.storage))
+            seen = overview(store, find_study(store, name))
         except VersionError as error:
             log.warning("%s", error)
             continue
-        except KeyError:  # deleted this moment
+        except UnknownStudyError:  # deleted this moment
             continue
         if seen is not None:
             found.append(seen)

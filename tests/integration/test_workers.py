@@ -146,7 +146,7 @@ def test_frozen(stage: Stage, store: Store, study: str, wakes: str) -> None:
 def test_a_trial_that_kills_three_workers_is_replaced(
     stage: Stage, store: Store, study: str
 ) -> None:
-    run = create(stage, study, 1, 1, "--set dim=128 --set depth=12 --batch-size 20:20")
+    run = create(stage, study, 1, 1, "--set dim=128 --set depth=8 --batch-size 20:20")
     for attempt, name in enumerate(("first", "second", "third"), start=1):
         node = join(stage, name, study)
         until(partial(is_at, store, study, attempt))

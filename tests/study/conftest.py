@@ -62,7 +62,7 @@ def settings(shared_dir: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def store(settings: Settings) -> Iterator[Store]:
+def shared_store(settings: Settings) -> Iterator[Store]:
     """An open store; it keeps the server alive for the whole session.
 
     Its leases are short, and it is settled: it gives trials away though it has only just started.
@@ -71,6 +71,14 @@ def store(settings: Settings) -> Iterator[Store]:
         time.sleep(LEASE_S / 2)
         yield replace(opened, lease_s=LEASE_S)
         MlflowTracker(opened.mlflow_url).disconnect()  # for all clients: MLflow shares its engine
+
+
+@pytest.fixture(scope="module")
+def store(shared_store: Store) -> Store:
+    """The open store, without the studies of other files: some commands look at all of them."""
+    with shared_store.engine.begin() as connection:
+        connection.execute(text("TRUNCATE studies CASCADE"))
+    return shared_store
 
 
 @pytest.fixture
