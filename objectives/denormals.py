@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 
-from models.profile import profile
 from objectives.data import SearchData
 from objectives.execution import PLAIN
 from objectives.feed import feed
@@ -91,8 +90,7 @@ def _contender(name: str, flush: bool, run: Run, step: Callable[[], float]) -> C
         torch.set_flush_denormal(flush)
         step()
 
-    macs = profile(run.model, run.data.shape).macs
-    return Contender(name, call, run.model, (), macs, run.config.batch_size, int)
+    return Contender(name, call, run.model, (), run.counted.macs, run.config.batch_size, int)
 
 
 @contextmanager

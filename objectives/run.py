@@ -2,12 +2,14 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.norms import progressive_norms
+from models.profile import Profile, profile
 from models.vit import merge_attention
 from objectives.batch_stats import recalibrated
 from objectives.card import Card, card_of
@@ -73,6 +75,11 @@ class Run:
     def progress(self) -> float:
         """The share of the run that is done, in [0, 1]."""
         return min(self.images_seen / self.config.rungs[-1], 1.0)
+
+    @cached_property
+    def counted(self) -> Profile:
+        """What its own model executes, seen once on a forward pass."""
+        return profile(self.model, self.data.shape)
 
     @property
     def recalibration_pixels(self) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 import optuna
 import torch
 
-from models.profile import profile
 from objectives.data import SearchData, load_test
 from objectives.datasets import dataset
 from objectives.execution import FAST, Execution
@@ -80,14 +79,13 @@ def computed(job: Job, run: Run) -> dict[str, Any]:
 
     And what its accuracy is to be held against, as the data set is not at hand where it is read.
     """
-    counted = profile(run.model, run.data.shape)
     return {
         "device": device_label(job.device),
         "threads": torch.get_num_threads(),
         "execution": str(run.execution),
-        "parameters": counted.parameters,
-        "multiply_adds": counted.macs,
-        "blocks_executed": counted.blocks_executed,
+        "parameters": run.counted.parameters,
+        "multiply_adds": run.counted.macs,
+        "blocks_executed": run.counted.blocks_executed,
         "classes": job.data.shape.classes,
         "majority_accuracy": job.majority,
     }
