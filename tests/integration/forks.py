@@ -1,4 +1,4 @@
-"""Processes of `bnvit-study` that are forked from one which has imported everything.
+"""Processes of `bnvit-study`, and servers of MLflow, forked from one which has imported everything.
 
 That takes 0.1 s instead of 4 s of a busy processor. What they do, and how they end, is the same;
 only their command line, and the environment that the kernel shows of them, are another's.
@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.context import ForkServerProcess
@@ -32,6 +32,13 @@ def fork(line: str, environment: Mapping[str, str], out: Path, err: Path) -> For
     return call(_be_command, line, dict(environment), out, err)
 
 
+def fork_mlflow(
+    arguments: Sequence[str], environment: Mapping[str, str], log: Path
+) -> ForkServerProcess:
+    """Start `mlflow server ARGUMENTS --workers 1`, which leads its own group of processes."""
+    return call(_be_mlflow, arguments, dict(environment), log)
+
+
 def call(function: Callable[..., None], *given: object) -> ForkServerProcess:
     """Start a process that does nothing but call `function`, of a module, with what is `given`."""
     process = _forks.Process(target=function, args=given)
@@ -40,6 +47,36 @@ def call(function: Callable[..., None], *given: object) -> ForkServerProcess:
 
 
 def _be_command(line: str, environment: dict[str, str], out: Path, err: Path) -> None:
+    _surround(environment, out, err)
+    sys.argv = ["bnvit-study", *shlex.split(line)]
+    import torch
+
+    from study.entry import main
+
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it is too late for the variable
+    main()
+
+
+def _be_mlflow(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    _surround(environment, log, log)
+    os.setsid()
+    import mlflow.server
+    import uvicorn
+    from mlflow.cli import cli
+
+    def become(command: Sequence[str], extra_env: Mapping[str, str], **_: object) -> None:
+        os.environ.update(extra_env)
+        assert list(command[1:3]) == ["-m", "uvicorn"]
+        sys.argv = list(command[2:])
+        uvicorn.main()
+
+    # It would start a process that imports it all again.
+    mlflow.server._exec_cmd = become  # type: ignore[assignment, attr-defined]
+    cli(["server", "--workers", "1", *arguments])
+
+
+def _surround(environment: Mapping[str, str], out: Path, err: Path) -> None:
+    """Have this environment and no other, and say all to these files."""
     from tests.integration.preloaded import GIVEN
 
     for name in GIVEN - environment.keys():
@@ -49,13 +86,6 @@ def _be_command(line: str, environment: dict[str, str], out: Path, err: Path) ->
         with path.open("ab") as file:
             os.dup2(file.fileno(), stream.fileno())
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.argv = ["bnvit-study", *shlex.split(line)]
-    import torch
-
-    from study.entry import main
-
-    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it is too late for the variable
-    main()
 
 
 @dataclass

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from contextlib import suppress
 from http.client import HTTPException
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ import psycopg
 from study.postgres_programs import START_TIMEOUT_S, PostgresPrograms
 from study.system_account import server_account
 from tests.integration import network
+from tests.integration.forks import fork_mlflow
 from tests.integration.network import HOST
 from tests.integration.processes import steady_port, until
 
@@ -214,7 +216,7 @@ class MlflowServer(_Context):
         self.port = steady_port()
         self.uri = f"http://{HOST}:{self.port}"
         self._backend_uri = backend_uri
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkServerProcess | None = None
 
     def open(self) -> None:
         self.start()
@@ -231,24 +233,20 @@ class MlflowServer(_Context):
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--host", HOST, "--port", str(self.port)]
-        command += ["--backend-store-uri", self._backend_uri]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        with self.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        self._process = process
-        until(lambda: process.poll() is not None or self._answers())
-        assert process.returncode is None, self.log_file.read_text()
+        arguments = ["--host", HOST, "--port", str(self.port)]
+        arguments += ["--backend-store-uri", self._backend_uri]
+        arguments += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self._process = process = fork_mlflow(arguments, environment, self.log_file)
+        until(lambda: process.exitcode is not None or self._answers())
+        assert process.exitcode is None, self.log_file.read_text()
 
     def kill(self) -> None:
         """Kill all its processes by SIGKILL and wait until they no longer listen."""
         assert self._process is not None, "it does not run"
+        assert self._process.pid is not None, "it was started"
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.join()
         self._process = None
         until(self._is_gone)
 

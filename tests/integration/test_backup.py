@@ -16,8 +16,8 @@ from tests.integration.processes import (
     finish,
     run_study,
     show,
-    start,
     start_run,
+    start_soon,
     start_worker,
     until,
     wait_until_said,
@@ -28,7 +28,7 @@ RUN = f"--trials {TRIALS} --epochs 4 --pruner none"
 
 
 def command(line: str, data_dir: Path) -> tuple[int, str, str]:
-    return finish(start(line, data_dir))
+    return finish(start_soon(line, data_dir))
 
 
 def curves(told: dict[str, Any]) -> dict[int, dict[str, Any]]:

@@ -1,52 +1,26 @@
 """A study recorded by an MLflow server over http, as a team shares one."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from study.errors import TrackingError
-from study.tracking import probe_tracking
 from tests.integration.processes import (
     STUDY,
     finish,
     run_study,
     show,
     start_run,
-    steady_port,
-    until,
 )
+from tests.integration.servers import MlflowServer
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Address of an MLflow server with its own database and its own place for artifacts."""
-    url = f"http://127.0.0.1:{(port := steady_port())}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        until(lambda: process.poll() is not None or _answers(url))
-        assert process.returncode is None, (tmp_path / "server.log").read_text()
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        probe_tracking(url)
-    except TrackingError:
-        return False
-    return True
+    with MlflowServer(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as made:
+        yield made.uri
 
 
 def test_a_server_given_on_the_command_line_keeps_runs_and_only_the_best_weights(

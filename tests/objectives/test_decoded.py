@@ -111,7 +111,7 @@ def test_with_and_without_broken_images_live_side_by_side(root: Path, tmp_path: 
 
 
 def test_two_processes_decode_once(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", DECODE, str(root), str(tmp_path)]
+    command = [sys.executable, "-c", DECODE, str(root), str(tmp_path), "0.05"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0].count("decoding") for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -194,7 +194,7 @@ from objectives.datasets import dataset
 plain = decoded._pixels
 def slow(path, size):
     os.write(1, b"decoding\\n")  # whole, whichever threads write
-    time.sleep(1)
+    time.sleep(float(sys.argv[3]))
     return plain(path, size)
 decoded._pixels = slow
 source = dataset("folder:" + sys.argv[1], Path(sys.argv[2]))
@@ -203,7 +203,7 @@ source.read(source.fetch(), True)
 
 
 def test_a_killed_decoding_leaves_nothing_that_passes(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", DECODE, str(root), str(tmp_path)]
+    command = [sys.executable, "-c", DECODE, str(root), str(tmp_path), "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "decoding\n"
