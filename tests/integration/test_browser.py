@@ -20,7 +20,7 @@ from tests.integration.processes import (
     wait_for_line,
 )
 
-TRIALS = 12
+TRIALS = 6
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 

@@ -311,7 +311,7 @@ def local_workers(store: Store) -> list[int]:
 def test_run_replaces_a_worker_that_dies(stage: Stage, store: Store, study: str) -> None:
     first = steady_port(2)
     ports = (first, first + 1)
-    run = create(stage, study, 4, LONG, f"--workers 2 --pruner none --metrics-port {first}")
+    run = create(stage, study, 2, LONG, f"--workers 2 --pruner none --metrics-port {first}")
     until(lambda: has_rungs(store, study, 2) and all(scrape(port).worker_pid for port in ports))
     dying, staying = (scrape(port).worker_pid for port in ports)
     os.kill(staying, signal.SIGSTOP)  # so that the study does not end before the other is replaced
@@ -323,7 +323,7 @@ def test_run_replaces_a_worker_that_dies(stage: Stage, store: Store, study: str)
     assert "a worker died (SIGKILL); another takes its place" in said
     assert any(row.attempt == 2 for row in show_study(store, study).trials)
     assert local_workers(store) == []
-    assert verdict(stage, study, 4).faults == {}
+    assert verdict(stage, study, 2).faults == {}
 
 
 def test_local_workers_leave_with_their_run(stage: Stage, store: Store, study: str) -> None:
