@@ -54,7 +54,7 @@ def check_reachable(path: Path, account: pwd.struct_passwd) -> None:
 def may_use(account: pwd.struct_passwd, tree: Path) -> bool:
     """Whether `account` may read all that is in `tree`, and run what its owner may."""
     return _closed_to(account, tree) is None and all(
-        _is_open(path.stat().st_mode) for path in (tree, *tree.rglob("*"))
+        _is_open(path.stat().st_mode) for path in (tree, *tree.rglob("*")) if not path.is_symlink()
     )
 
 

@@ -83,7 +83,9 @@ class ComposeStack:
         self.folder = folder
         self.bind = bind
         self.names = names
-        self.ports = {(name, port): steady_port() for name, own in PORTS.items() for port in own}
+        inside = [(name, port) for name, own in PORTS.items() for port in own]
+        first = steady_port(len(inside))
+        self.ports = {there: first + index for index, there in enumerate(inside)}
         self.given = {
             **given,
             "BNVIT_BIND": bind,

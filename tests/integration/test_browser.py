@@ -30,7 +30,8 @@ def links() -> Iterator[dict[str, str]]:
     """The pages that `bnvit-study ui` prints for a study; all ends with it."""
     with new_data_dir() as data_dir:
         run_study(f"--trials {TRIALS} --epochs 1 --train-images 300", data_dir)
-        ports = f"--dashboard-port {steady_port()} --mlflow-port {steady_port()}"
+        port = steady_port(2)
+        ports = f"--dashboard-port {port} --mlflow-port {port + 1}"
         process = start(f"ui {ports}", data_dir)
         lines = wait_for_line(process, "Ctrl-C")
         children = psutil.Process(process.pid).children(recursive=True)

@@ -6,13 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.integration.processes import (
-    STUDY,
-    finish,
-    run_study,
-    show,
-    start_run,
-)
+from tests.integration.processes import STUDY, finish, run_study, show, start_run
 from tests.integration.servers import MlflowServer
 
 

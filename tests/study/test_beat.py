@@ -114,14 +114,15 @@ def test_a_beat_does_not_deny_an_outage_that_was_found_during_it(
     assert beat.is_reachable
 
 
-def test_after_an_outage_a_worker_is_not_settled_at_once(beat: Beat) -> None:
-    until(lambda: beat.is_settled)
-    beat.note_outage()
-    assert not beat.is_reachable
-    assert not beat.is_settled
-    until(lambda: beat.is_reachable)
-    assert not beat.is_settled
-    until(lambda: beat.is_settled)
+def test_after_an_outage_a_worker_is_not_settled_at_once(store: Store) -> None:
+    with Beat(replace(store, lease_s=6), WORKER) as beat:
+        until(lambda: beat.is_settled)
+        beat.note_outage()
+        assert not beat.is_reachable
+        assert not beat.is_settled
+        until(lambda: beat.is_reachable)
+        assert not beat.is_settled
+        until(lambda: beat.is_settled)
 
 
 def test_a_beat_that_fails_is_only_noted(
