@@ -23,7 +23,6 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from study import postgres_programs
 from study.embedded import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1])) as server:
     print("ready", flush=True)
