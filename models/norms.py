@@ -4,9 +4,11 @@ All of them take any number of dimensions before the features, as Swin's (B, H, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Norm = Callable[[int], nn.Module]
 """Builds the normalisation of C features; passed to the blocks so that variants share them."""
@@ -17,11 +19,63 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
     Tokens are laid out as (B·N, C), the layout in which they are stored, so no transpose is
     needed. `momentum` follows torch: running = (1 - momentum)·running + momentum·batch.
+
+    With `ghost` set, training takes the statistics of so many images at a time (ghost batches,
+    Hoffer et al. 2017), as that many separate BatchNorms would; a last group may be smaller. The
+    running averages then take the mean of the groups' statistics, by their images.
     """
+
+    ghost: int | None = None  # images
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name for it
         """Normalise `input` (B, N, C)."""
+        if self.training and self.ghost is not None and self.ghost < len(input):
+            return self._by_groups(input, self.ghost)
         return super().forward(input.reshape(-1, self.num_features)).view(input.shape)
+
+    def _by_groups(self, x: Tensor, size: int) -> Tensor:
+        whole = len(x) // size * size
+        parts = [x[:whole].unflatten(0, (-1, size))]  # (groups, size, N, C)
+        if whole < len(x):
+            parts.append(x[None, whole:])
+        normed = [self._normed(part) for part in parts]
+        if self.track_running_stats:
+            self._average(normed, len(x))
+        return torch.cat([one.out.flatten(0, 1) for one in normed])
+
+    def _normed(self, groups: Tensor) -> "_Normed":
+        """Groups (G, images, N, C), each by its own statistics."""
+        count, images = groups.shape[:2]
+        channels = count * self.num_features
+        # A group's features become channels of their own: one call for all groups.
+        rows = groups.flatten(1, -2).movedim(0, 1).reshape(-1, channels)  # (images·N, G·C)
+        exact = torch.promote_types(rows.dtype, torch.float32)
+        mean, var = (rows.new_zeros(channels, dtype=exact) for _ in range(2))
+        weight, bias = self.weight.repeat(count), self.bias.repeat(count)
+        out = F.batch_norm(rows, mean, var, weight, bias, True, 1.0, self.eps)
+        out = out.unflatten(1, (count, -1)).movedim(1, 0).reshape(groups.shape)
+        return _Normed(out, images * count, mean.view(count, -1), var.view(count, -1))
+
+    @torch.no_grad()
+    def _average(self, normed: list["_Normed"], images: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = self.momentum if self.momentum is not None else 1 / int(self.num_batches_tracked)
+        for running, name in ((self.running_mean, "mean"), (self.running_var, "var")):
+            new = sum(getattr(one, name).mean(dim=0) * (one.images / images) for one in normed)
+            running.lerp_(torch.as_tensor(new, dtype=running.dtype), share)
+
+
+@dataclass(frozen=True)
+class _Normed:
+    """Groups that were normalised, and their statistics (groups, C)."""
+
+    out: Tensor
+    images: int
+    mean: Tensor
+    var: Tensor  # unbiased, as torch keeps it
 
 
 class RMSNorm(nn.RMSNorm):
@@ -126,6 +180,13 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
         for module in model.modules()
         if isinstance(module, nn.BatchNorm1d) and module.track_running_stats
     ]
+
+
+def set_ghost(model: nn.Module, images: int | None) -> None:
+    """Let the BatchNorms of `model` take the statistics of so many images; None: of all."""
+    for module in model.modules():
+        if isinstance(module, TokenBatchNorm):
+            module.ghost = images
 
 
 def progressive_norms(model: nn.Module) -> list[ProgressiveRepBatchNorm]:

@@ -81,11 +81,12 @@ class ViTSwitches(NormSwitches):
     pos_emb: Literal["learn", "pe1d"] = "learn"
     dropout: float = 0.0
     emb_dropout: float = 0.0
+    drop_path: float = 0.0  # share of the last block's branches that are left out of a step
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least_1(self, "patch_size", "dim", "depth", "heads", "dim_head", "mlp_dim")
-        _shares(self, "dropout", "emb_dropout")
+        _shares(self, "dropout", "emb_dropout", "drop_path")
         if self.pos_emb == "pe1d" and self.dim % 2:
             raise InputError(f"pos_emb=pe1d needs an even dim, not {self.dim}")
 
@@ -135,13 +136,22 @@ def parse_switches(texts: Mapping[str, str], kind: type[Switches] = ViTSwitches)
 
     Raises InputError for an unknown name (with the nearest known one) or an unreadable value.
     """
-    hints = get_type_hints(kind)
+    return kind(**parse_values(texts, get_type_hints(kind), "switch"))  # type: ignore[arg-type]  # each value was parsed by its type
+
+
+def parse_values(
+    texts: Mapping[str, str], hints: Mapping[str, object], what: str
+) -> dict[str, SwitchValue]:
+    """Values by their types `hints`, from `name=value` texts; `what` is such a thing called.
+
+    Raises InputError as `parse_switches` does.
+    """
     values: dict[str, SwitchValue] = {}
     for name, text in texts.items():
         if name not in hints:
-            raise InputError(f"unknown switch '{name}'{nearest(name, list(hints))}")
+            raise InputError(f"unknown {what} '{name}'{nearest(name, list(hints))}")
         values[name] = _parse(name, text, hints[name])
-    return kind(**values)  # type: ignore[arg-type]  # each value was parsed by its type
+    return values
 
 
 def non_default(switches: Switches) -> dict[str, SwitchValue]:
@@ -171,6 +181,8 @@ def _shares(switches: NormSwitches, *names: str) -> None:
 
 def _parse(name: str, text: str, kind: object) -> SwitchValue:
     if isinstance(kind, UnionType):  # of a type and None, which is the default
+        if text.lower() == "none":
+            return None
         kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         choices = [str(choice) for choice in get_args(kind)]

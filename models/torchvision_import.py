@@ -33,6 +33,12 @@ def datasets() -> ModuleType:
     return importlib.import_module("torchvision.datasets")
 
 
+def transforms_v2() -> ModuleType:
+    """`torchvision.transforms.v2`."""
+    datasets()
+    return importlib.import_module("torchvision.transforms.v2")
+
+
 def timm_module(name: str) -> ModuleType:
     """`timm.NAME`, imported after what it needs of torchvision."""
     datasets()

@@ -112,13 +112,26 @@ class HiddenNormFeedForward(nn.Module):
 
 
 class Block(nn.Sequential):
-    """Residual branches applied in turn, attention then feed-forward: (B, N, dim) → (B, N, dim)."""
+    """Residual branches applied in turn, attention then feed-forward: (B, N, dim) → (B, N, dim).
+
+    In training a share `drop_path` of the images skips a branch, and the others' is scaled up
+    (stochastic depth, Huang et al. 2016).
+    """
+
+    drop_path = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Add each branch's output to its input."""
         for branch in self:
-            x = branch(x) + x
+            x = self._kept(branch(x)) + x
         return x
+
+    def _kept(self, added: Tensor) -> Tensor:
+        if not (self.training and self.drop_path):
+            return added
+        keep = 1.0 - self.drop_path
+        mask = added.new_empty(added.shape[0], 1, 1).bernoulli_(keep)
+        return added * mask.div_(keep)
 
 
 class Transformer(nn.Module):
@@ -185,6 +198,8 @@ class ViT(nn.Module):
             )
             for _ in range(s.depth)
         ]
+        for index, block in enumerate(blocks):  # rising linearly with depth, as in DeiT
+            block.drop_path = s.drop_path * index / max(s.depth - 1, 1)
         self.transformer = transformer(blocks, norm(s.dim))
         self.mlp_head = nn.Linear(s.dim, image.classes)
 

@@ -38,6 +38,23 @@ def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
                 norm.get_buffer(name).copy_(value)
 
 
+def freeze(model: nn.Module, pixels: Tensor | None) -> None:
+    """Let BN and UN normalise by fixed statistics from now on, also in training (FrozenBN).
+
+    These are the exact statistics of `pixels` (B, C, H, W), or None: those that the norms have.
+    """
+    norms: list[_Averaging] = [*batch_norms(model), *unified_norms(model)]
+    if norms and pixels is not None:
+        momenta = [norm.momentum for norm in norms]
+        try:
+            _estimate(model, norms, pixels)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+    for norm in norms:
+        norm.eval()
+
+
 def _buffers(norm: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 

@@ -23,6 +23,7 @@ from models.switches import ImageShape
 from models.unified_norm import unified_norms
 from models.vit import ViT
 from objectives.execution import Execution, Loss
+from objectives.recipes import Recipe
 
 SAVED_SHARE = 0.1  # of a step's time, at least
 COMPILE_S_PER_BLOCK = 3.5  # on two cores, nothing cached
@@ -42,7 +43,9 @@ class _Here:
     failure = ""  # why a compilation failed; no other is tried
 
 
-def possible(execution: Execution, model: nn.Module, device: torch.device) -> Execution:
+def possible(
+    execution: Execution, model: nn.Module, device: torch.device, recipe: Recipe
+) -> Execution:
     """What of `execution` can be done with `model` here; a step that stays as it is, is logged.
 
     Compiling is for the CPU, graphs are for CUDA: on other devices each is silently nothing.
@@ -57,10 +60,27 @@ def possible(execution: Execution, model: nn.Module, device: torch.device) -> Ex
     if wanted.compiled and (reason := why_not_compiled(model)):
         _warn_once(f"the training step is not compiled: {reason}")
         wanted = replace(wanted, compiled=False)
+    if (wanted.compiled or wanted.graphed) and (reason := _why_never(recipe)):
+        _warn_once(f"the training step is computed operation by operation: {reason}")
+        wanted = replace(wanted, compiled=False, graphed=False)
     if wanted.graphed and progressive_norms(model):
         log.info("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
         wanted = replace(wanted, graphed=False)
     return wanted
+
+
+def _why_never(recipe: Recipe) -> str:
+    """Why the step of a recipe is neither compiled nor recorded; empty if it may be.
+
+    A graph keeps the learning rate, the statistics and the labels' shape that it was made with.
+    """
+    changing = {
+        "its learning rate changes": recipe.schedule != "constant" or recipe.warmup > 0,
+        "BatchNorm is frozen on the way": recipe.freeze_bn > 0,
+        "statistics are taken of ghost batches": recipe.nbs is not None,
+        "blocks are checkpointed": recipe.checkpointing,
+    }
+    return next((reason for reason, is_so in changing.items() if is_so), "")
 
 
 def why_not_compiled(model: nn.Module) -> str:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of pixels (B, C, H, W) and labels (B,): the mean loss () in float32, with its graph."""
+"""Of pixels (B, C, H, W) and labels (B,), or shares of the classes (B, classes): the mean loss ()
+in float32, with its graph.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,19 @@ def has_bf16_units(device: torch.device) -> bool:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Within it matrix products are computed in `precision`; weights and sums stay float32.
 
-    Under "bf16" torch's automatic mixed precision decides which operations take it.
+    Under "bf16" and "fp16" torch's automatic mixed precision decides which operations take it.
     """
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
-def loss_of(model: nn.Module, precision: str) -> Loss:
+def loss_of(model: nn.Module, precision: str, label_smoothing: float = 0.0) -> Loss:
     """The mean cross-entropy of `model`, whose logits are computed in `precision`."""
 
     def loss(pixels: Tensor, labels: Tensor) -> Tensor:
         with autocast(pixels.device, precision):
             logits = model(pixels)
-        return F.cross_entropy(logits.float(), labels)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
 
     return loss

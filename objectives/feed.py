@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from torch import Tensor
 
+from objectives.augmentation import AS_THEY_ARE, Augmentation, NoAugmentation
 from objectives.images import Split
 
 AHEAD = 4  # batches that wait, gathered, while a step is computed
@@ -14,17 +15,23 @@ Selection = Tensor | slice
 Batch = tuple[Tensor, Tensor]  # pixels (B, channels, size, size) and labels (B,)
 
 
-def feed(split: Split, order: Iterable[Selection]) -> Iterator[Batch]:
+def feed(
+    split: Split,
+    order: Iterable[Selection],
+    augmentation: Augmentation | NoAugmentation = AS_THEY_ARE,
+) -> Iterator[Batch]:
     """The batches that `order` selects, as the model takes them, on the split's device.
 
     Where the images do not lie there, one thread gathers and sends a few batches ahead.
     """
-    if split.is_loaded:
-        for selection in order:
-            yield split.pixels(split.images[selection]), split.labels[selection]
-        return
-    for images, labels in _ahead(split, iter(order)):
-        yield split.pixels(images), labels
+    for images, labels in _gathered(split, order):
+        yield augmentation.batch(split.pixels(augmentation.change(images)), labels)
+
+
+def _gathered(split: Split, order: Iterable[Selection]) -> Iterator[Batch]:
+    if not split.is_loaded:
+        return _ahead(split, iter(order))
+    return ((split.images[selection], split.labels[selection]) for selection in order)
 
 
 def _ahead(split: Split, order: Iterator[Selection]) -> Iterator[Batch]:

@@ -12,9 +12,11 @@ from models.grammar import TIMM
 from models.registry import Variant, variant
 from models.surgery import add_weight_norm
 from models.switches import ImageShape, Switches
-from models.weights import fit_weights, fitted, read_weights, weights_checksum
+from models.weights import HEADS, fit_weights, fitted, read_weights, weights_checksum
 from objectives.data import SearchData
 from objectives.recipe import InitialWeights, TrainConfig
+
+INITIAL_STD = 0.02
 
 
 def initial_model(config: TrainConfig, data: SearchData) -> nn.Module:
@@ -27,7 +29,10 @@ def initial_model(config: TrainConfig, data: SearchData) -> nn.Module:
     device = data.train.device
     initial = config.initial
     if initial is None:
-        return chosen.build(data.shape, config.switches).to(device)
+        model = chosen.build(data.shape, config.switches)
+        if config.recipe.init == "trunc_normal":
+            draw_truncated(model)
+        return model.to(device)
     state = read_initial(initial)
     model = _target(initial, chosen, data.shape, config.switches, state)
     fit_weights(model, state, _called(initial, chosen), initial.new_head)
@@ -37,6 +42,30 @@ def initial_model(config: TrainConfig, data: SearchData) -> nn.Module:
     elif chosen.parts.weight_norm and not _has_weight_norm(state):
         add_weight_norm(model)
     return model.to(device)
+
+
+def draw_truncated(model: nn.Module) -> None:
+    """Draw linear maps, tokens and learned positions from N(0, 0.02²) cut at ±2, biases 0.
+
+    Source: DeiT (Touvron et al. 2021) after Hanin & Rolnick 2018. timm's models begin so already.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] in ("cls_token", "dist_token", "pos_embedding", "pos_embed"):
+            nn.init.trunc_normal_(parameter, std=INITIAL_STD)
+
+
+def train_head_only(model: nn.Module) -> None:
+    """Leave only the classifier trainable, and the rest in evaluation mode: a linear probe."""
+    model.eval()
+    model.requires_grad_(False)
+    for path, module in model.named_modules():
+        if path in HEADS and isinstance(module, nn.Linear):
+            module.train().requires_grad_(True)
 
 
 def initial_weights(

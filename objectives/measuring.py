@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.fold import fold
 from models.norms import batch_norms
@@ -13,7 +13,9 @@ from objectives.batch_stats import recalibrated
 from objectives.evaluation import Evaluation, evaluate
 from objectives.images import Split
 from objectives.metrics import RungMetrics, TestMetrics
+from objectives.peak_memory import peak_memory_bytes
 from objectives.run import Run, Segment
+from objectives.running_stats import mean_shift, statistics
 from objectives.stopwatch import synchronize
 
 
@@ -24,6 +26,7 @@ class _Judgement:
     judged: Evaluation
     running: Evaluation  # the same where there are no averages
     judged_s: float
+    lag: float | None = None  # of the running averages; None: there are none
 
 
 _UNKNOWN = _Judgement(
@@ -31,8 +34,10 @@ _UNKNOWN = _Judgement(
 )
 
 
-def measure(run: Run, rung: int) -> RungMetrics:
+def measure(run: Run, rung: int, grad_norm: Tensor | None = None) -> RungMetrics:
     """Evaluate at `rung`; uses up the gradients that the last step left.
+
+    `grad_norm` () is their norm, where they have been clipped.
 
     A step may reach two rungs, if its batch is larger than their distance: nothing has changed
     then since the first of them.
@@ -40,10 +45,12 @@ def measure(run: Run, rung: int) -> RungMetrics:
     segment = run.segment
     if segment.steps == 0:
         return replace(run.curve[-1], rung=rung)
-    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
-    grad_norm = float(nn.utils.get_total_norm(gradients))
+    if grad_norm is None:
+        gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+        grad_norm = nn.utils.get_total_norm(gradients)
     run.optimizer.zero_grad(set_to_none=True)
     found = _judge(run, run.data.validation) if len(run.data.validation) else _UNKNOWN
+    raw = _raw(run) if run.ema is not None and len(run.data.validation) else None
     return RungMetrics(
         rung=rung,
         images_seen=run.images_seen,
@@ -53,11 +60,31 @@ def measure(run: Run, rung: int) -> RungMetrics:
         val_accuracy=found.judged.accuracy,
         val_accuracy_running_stats=found.running.accuracy,
         val_top5_accuracy=found.judged.top5_accuracy,
-        grad_norm=grad_norm,
+        grad_norm=float(grad_norm),
         train_time_s=run.train_time_s,
         val_time_s=found.judged_s,
         train_images_per_s=_throughput(segment, run.config.batch_size),
+        val_accuracy_raw_weights=raw,
+        statistics_lag=found.lag,
+        peak_memory_bytes=peak_memory_bytes(run.device),
+        **_reached(run, found.judged.accuracy),
     )
+
+
+def _reached(run: Run, accuracy: float) -> dict[str, float]:
+    """When the target accuracy was first reached, by the time of training."""
+    target = run.config.target
+    before = [m for m in run.curve if m.time_to_target_s is not None]
+    if before:
+        last = before[-1]
+        return {
+            "time_to_target_s": last.time_to_target_s or 0.0,
+            "epochs_to_target": last.epochs_to_target or 0.0,
+        }
+    if target is None or not accuracy >= target:
+        return {}
+    epochs = run.images_seen / run.config.train_images
+    return {"time_to_target_s": run.train_time_s, "epochs_to_target": epochs}
 
 
 def measure_test(run: Run, test: Split) -> TestMetrics:
@@ -75,19 +102,30 @@ def measure_test(run: Run, test: Split) -> TestMetrics:
 
 def _judge(run: Run, split: Split) -> _Judgement:
     # Without BN or UN there are no statistics to choose between.
-    averages = batch_norms(run.model) or unified_norms(run.model)
-    running = _evaluated(run, split) if averages else None
+    model = run.judged_model
+    averages = batch_norms(model) or unified_norms(model)
+    running = _evaluated(run, model, split) if averages else None
+    kept = statistics(model)
     began_s = time.perf_counter()
+    with run.judged() as model:
+        judged = _evaluated(run, model, split)
+        synchronize(run.device)
+        judged_s = time.perf_counter() - began_s
+        lag = mean_shift(kept, statistics(model))
+    return _Judgement(judged, running or judged, judged_s, lag)
+
+
+def _raw(run: Run) -> float:
+    """The accuracy of the weights as they are trained, where averaged ones are judged."""
+    if run.is_frozen:
+        return _evaluated(run, run.model, run.data.validation).accuracy
     with run.autocast(), recalibrated(run.model, run.recalibration_pixels):
-        judged = _evaluated(run, split)
-    synchronize(run.device)
-    return _Judgement(judged, running or judged, time.perf_counter() - began_s)
+        return _evaluated(run, run.model, run.data.validation).accuracy
 
 
-def _evaluated(run: Run, split: Split) -> Evaluation:
+def _evaluated(run: Run, model: nn.Module, split: Split) -> Evaluation:
     """With the statistics that the norms hold now."""
-    fold_it = run.execution.folded
-    model = fold(run.model).model if fold_it else run.model
+    model = fold(model).model if run.execution.folded else model
     with run.autocast():
         return evaluate(model, split, run.config.evaluation_batch_size)
 

@@ -22,6 +22,12 @@ class RungMetrics:
     train_time_s: float  # since the start of the run, evaluation excluded
     val_time_s: float  # of this rung's evaluation, recalibration included
     train_images_per_s: float | None  # since the last rung; None: all its steps were warm-up
+    # None: there is no such thing in the run, or it cannot be told.
+    val_accuracy_raw_weights: float | None = None  # of the weights themselves beside their average
+    statistics_lag: float | None = None  # of BN's running means, in standard deviations
+    peak_memory_bytes: int | None = None  # of the device, or of this process, since the run began
+    time_to_target_s: float | None = None  # of training, at the first rung that reached the target
+    epochs_to_target: float | None = None
 
 
 @dataclass(frozen=True)

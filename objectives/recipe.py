@@ -1,15 +1,16 @@
 """Every number that a training run needs, with units in the names."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from models.errors import InputError
 from models.switches import Switches
 from objectives.precision import Precision
+from objectives.recipes import Recipe
 
 REDUCTION_FACTOR = 4  # between rungs; also successive halving's η
 RUNGS_PER_EPOCH = 8  # the first rung is an eighth of an epoch
-RECIPE = "article"  # Adam, constant lr, cross-entropy, no augmentation
 PRECISION: Precision = "float32"
 RECALIBRATION_IMAGES = 2_000
 RECALIBRATION_PIXELS = RECALIBRATION_IMAGES * 64**2
@@ -38,10 +39,38 @@ class TrainConfig:
     train_images: int  # images in one epoch
     seed: int  # of the weights, the data order and dropout
     initial: InitialWeights | None = None  # None: random weights
-    recipe: str = RECIPE
+    recipe: Recipe = field(default_factory=Recipe)
     precision: Precision = PRECISION
     recalibration_images: int = RECALIBRATION_IMAGES  # behind recalibrated BN statistics
     evaluation_batch_size: int = 250
+    target: float | None = None  # validation accuracy whose time and epochs are noted
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return -(-self.rungs[-1] // self.batch_size)
+
+    @property
+    def full_lr(self) -> float:
+        """The learning rate that is trained with, once warm: scaled by the batch where asked."""
+        scale = 1.0 if self.recipe.lr_batch is None else self.batch_size / self.recipe.lr_batch
+        return self.lr * scale
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one forward pass, at most."""
+        return -(-self.batch_size // self.recipe.accumulate)
+
+    @property
+    def normalisation_batch(self) -> int:
+        """Images over which BatchNorm takes its statistics in training, at most."""
+        return min(self.recipe.nbs or self.micro_batch, self.micro_batch)
+
+    @property
+    def frozen_from(self) -> float:
+        """Images seen after which BatchNorm keeps its statistics; infinite: never."""
+        last = self.recipe.freeze_bn * self.train_images
+        return self.rungs[-1] - last if last else math.inf
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

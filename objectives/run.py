@@ -1,6 +1,7 @@
 """A training run at some position: what is trained, and all that it needs to go on from there."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -8,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.norms import progressive_norms
+from models.checkpointing import checkpoint_blocks
+from models.norms import ProgressiveRepBatchNorm, progressive_norms, set_ghost
 from models.profile import Profile, profile
+from models.torchvision_import import timm_module
 from models.vit import merge_attention
-from objectives.batch_stats import recalibrated
+from objectives.batch_stats import freeze, recalibrated
 from objectives.card import Card, card_of
 from objectives.compiling import compiled, possible
 from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.evaluation import sums_dtype
 from objectives.execution import FAST, Execution, Loss, autocast, loss_of
-from objectives.initial import initial_model
+from objectives.initial import initial_model, train_head_only
 from objectives.metrics import RungMetrics
+from objectives.optimizing import SetRate, optimizer_of, schedule_of
+from objectives.peak_memory import forget_peak
 from objectives.recipe import TrainConfig
 
 EXECUTION_KEYS = ("fused", "capturable")  # of an optimiser's parameter groups
@@ -60,6 +65,11 @@ class Run:
     optimizer: torch.optim.Optimizer
     segment: Segment
     loss: Loss  # of the model, in the config's precision
+    plain_loss: Loss  # the same, not compiled
+    scaler: torch.amp.GradScaler  # does something in fp16 only
+    set_rate: SetRate | None = None  # None: the learning rate stays
+    ema: Any = None  # timm's ModelEmaV3; None: no average of the weights is kept
+    is_frozen: bool = False  # BatchNorm keeps its statistics
     execution: Execution = FAST
     step: int = 0
     train_time_s: float = 0.0
@@ -86,6 +96,47 @@ class Run:
         """What population statistics are estimated on, as the model takes it."""
         return self.data.train.first(self.config.recalibration_images).all_pixels()
 
+    def begin_step(self) -> None:
+        """Set what changes with the run's progress, before a step."""
+        if self.set_rate is not None:
+            self.set_rate(self.step)
+        if not self.is_frozen and self.images_seen >= self.config.frozen_from:
+            with self.autocast():
+                freeze(self.model, self.recalibration_pixels)
+            self.is_frozen = True
+
+    def end_step(self, loss: Tensor) -> None:
+        """Count a step and its detached loss ()."""
+        self.step += 1
+        self.segment.add(loss, self.step)
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+        for norm in self._scheduled:
+            norm.set_progress(self.progress)
+
+    @cached_property
+    def _scheduled(self) -> list[ProgressiveRepBatchNorm]:
+        averaged = [] if self.ema is None else progressive_norms(self.ema.module)
+        return [*progressive_norms(self.model), *averaged]
+
+    @property
+    def judged_model(self) -> nn.Module:
+        """The model that is judged: of averaged weights where they are kept."""
+        return self.model if self.ema is None else self.ema.module
+
+    @contextmanager
+    def judged(self) -> Iterator[nn.Module]:
+        """The model that is judged, BN on the population statistics that it is judged on.
+
+        They are estimated for its weights, unless it trains on frozen ones.
+        """
+        model = self.judged_model
+        if self.is_frozen and self.ema is None:
+            yield model
+            return
+        with self.autocast(), recalibrated(model, self.recalibration_pixels):
+            yield model
+
     def autocast(self) -> AbstractContextManager[object]:
         """Within it the model computes in the config's precision."""
         return autocast(self.device, self.config.precision)
@@ -109,6 +160,9 @@ class Run:
             "step": self.step,
             "train_time_s": self.train_time_s,
             "segment": dict(vars(self.segment)),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "is_frozen": self.is_frozen,
             "curve": [asdict(metrics) for metrics in self.curve],
         }
 
@@ -129,19 +183,24 @@ class Run:
         moved = {name: state["segment"][name].to(self.device) for name in sums}
         self.segment = Segment(**{**state["segment"], **moved})
         self.curve = [RungMetrics(**metrics) for metrics in state["curve"]]
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        if state["is_frozen"]:
+            freeze(self.model, None)
+            self.is_frozen = True
 
     def _computed_here(self, state: dict[str, Any]) -> dict[str, Any]:
         """The optimiser's `state`, saved perhaps by another execution, for that of this run."""
-        own = [{key: group[key] for key in EXECUTION_KEYS} for group in self.optimizer.param_groups]
+        groups = self.optimizer.param_groups
+        own = [{key: group[key] for key in EXECUTION_KEYS if key in group} for group in groups]
         groups = [{**group, **keys} for group, keys in zip(state["param_groups"], own, strict=True)]
         return {**state, "param_groups": groups}
 
     def weights(self) -> dict[str, Tensor]:
         """The model's state as it is judged: BN on recalibrated population statistics."""
-        with self.autocast(), recalibrated(self.model, self.recalibration_pixels):
-            return {
-                key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()
-            }
+        with self.judged() as model:
+            return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
 
 def start(
@@ -155,17 +214,40 @@ def start(
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(config.seed)
+    forget_peak(device)
     data = data.to(device)
+    recipe = config.recipe
     model = initial_model(config, data)
     for norm in progressive_norms(model):
         norm.set_progress(0.0)  # trained weights may come with the end of another run
-    execution = possible(execution, model, device)
+    set_ghost(model, recipe.nbs)
+    if recipe.train == "head":
+        train_head_only(model)
+    execution = possible(execution, model, device, recipe)
     execution = replace(execution, merged=merge_attention(model, execution.merged))
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.lr, fused=execution.fused, capturable=execution.graphed
+    if recipe.checkpointing:
+        checkpoint_blocks(model)
+    optimizer = optimizer_of(model, config, execution)
+    loss = loss_of(model, config.precision, recipe.label_smoothing)
+    return Run(
+        config,
+        data,
+        device,
+        model,
+        optimizer,
+        Segment.empty(device),
+        compiled(loss) if execution.compiled else loss,
+        loss,
+        torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        schedule_of(optimizer, config),
+        _average_of(model, recipe.ema),
+        is_frozen=recipe.train == "head",
+        execution=execution,
     )
-    loss = loss_of(model, config.precision)
-    if execution.compiled:
-        loss = compiled(loss)
-    segment = Segment.empty(device)
-    return Run(config, data, device, model, optimizer, segment, loss, execution)
+
+
+def _average_of(model: nn.Module, decay: float) -> Any:
+    """A moving average of the weights, whose decay grows to `decay` over the first steps."""
+    if not decay:
+        return None
+    return timm_module("utils").ModelEmaV3(model, decay, use_warmup=True)

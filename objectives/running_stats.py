@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.norms import batch_norms
 from objectives.batch_stats import recalibrated
 
 
@@ -35,6 +36,25 @@ def compare_statistics(model: nn.Module, pixels: Tensor) -> tuple[RunningStatist
     with recalibrated(model, pixels):
         exact = {path: _statistics(norm) for path, norm in norms.items()}
     return tuple(_compared(path, running[path], exact[path]) for path in norms)
+
+
+def statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Copies of each BatchNorm's mean and variance, ε included, (C,) each."""
+    return [_statistics(norm) for norm in batch_norms(model)]
+
+
+def mean_shift(
+    running: list[tuple[Tensor, Tensor]], exact: list[tuple[Tensor, Tensor]]
+) -> float | None:
+    """How far running averages lag behind: mean of |μ' - μ| / √(σ² + ε), over all channels.
+
+    None where there are none.
+    """
+    if not exact:
+        return None
+    pairs = zip(running, exact, strict=True)
+    shifts = [(mine[0] - its[0]).abs() / its[1].sqrt() for mine, its in pairs]
+    return float(torch.cat(shifts).mean())
 
 
 def _statistics(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The space that a study searches: learning rate and batch size, and its first points."""
+"""The space that a study searches: learning rate, batch size, other fields; its first points."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 
 from models.errors import InputError
 from models.registry import Variant
+from objectives.searched import Searched, Value
 
 HIGHEST_LR = 1e30  # float32 ends at 3e38
 START_POINTS = 4  # space-filling, before the sampler has anything to learn from
@@ -20,6 +21,7 @@ class SearchSpace:
     lr: tuple[float, float] = (1e-5, 1e-2)
     batch_size: tuple[int, int] = (20, 120)
     seeds: tuple[int, int] | None = None  # None: all trials have the study's
+    others: tuple[Searched, ...] = ()  # fields of the recipe, switches of the model
 
     def check(self, variant: Variant) -> None:
         """Raise InputError where a range cannot be searched with this model."""
@@ -52,31 +54,33 @@ class SearchSpace:
         }
         if self.seeds is not None:
             found["seed"] = IntDistribution(*self.seeds)
-        return found
+        return found | {one.name: one.distribution() for one in self.others}
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float | int]:
+    def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
         """Values for `trial`: those it has already, else the sampler's."""
-        found: dict[str, float | int] = {
+        found: dict[str, Value] = {
             "lr": trial.suggest_float("lr", *self.lr, log=True),
             "batch_size": trial.suggest_int("batch_size", *self.batch_size),
         }
         if self.seeds is not None:
             found["seed"] = trial.suggest_int("seed", *self.seeds)
-        return found
+        return found | {one.name: one.suggest(trial) for one in self.others}
 
-    def starts(self, seed: int) -> list[dict[str, float | int]]:
+    def starts(self, seed: int) -> list[dict[str, Value]]:
         """The first points, spread evenly over the space (scrambled Sobol sequence)."""
         from scipy.stats import qmc  # takes half a second, and only a new study needs it
 
-        points = qmc.Sobol(d=2, scramble=True, rng=seed).random(START_POINTS)
+        dimensions = 2 + len(self.others)
+        points = qmc.Sobol(d=dimensions, scramble=True, rng=seed).random(START_POINTS)
         low, high = (math.log(end) for end in self.lr)
         first, last = self.batch_size
         return [
             {
                 "lr": min(max(math.exp(low + u * (high - low)), self.lr[0]), self.lr[1]),
                 "batch_size": first + min(int(v * (last - first + 1)), last - first),
+                **{one.name: one.at(share) for one, share in zip(self.others, rest, strict=True)},
             }
-            for u, v in points.tolist()
+            for u, v, *rest in points.tolist()
         ]
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objectives.errors import GraphError
 from objectives.execution import Loss
@@ -18,11 +18,6 @@ from objectives.hardware import cuda_index
 
 PLAIN_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
 
-Step = Callable[[Tensor, Tensor], Tensor]
-"""Of pixels (B, C, H, W) and labels (B,): trains on them; the detached loss ().
-
-The gradients stay until the next step.
-"""
 
 Work = Callable[[], Tensor]
 
@@ -70,6 +65,15 @@ class CudaRecorder:
         return replay
 
 
+class Step(Protocol):
+    """A step of training. The gradients stay until the next."""
+
+    grad_norm: Tensor | None
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Train on pixels (B, C, H, W) and labels (B,); the detached loss ()."""
+
+
 @cache
 def _side_stream(index: int) -> torch.cuda.Stream:
     """One for all graphs of a device: with a stream of its own each graph left 65 MiB in use."""
@@ -78,6 +82,8 @@ def _side_stream(index: int) -> torch.cuda.Stream:
 
 class PlainStep:
     """Forward, backward and optimiser, one operation after another."""
+
+    grad_norm: Tensor | None = None  # () of the last step, where it is no longer in the gradients
 
     def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
         self.loss = loss
@@ -92,12 +98,54 @@ class PlainStep:
         return loss.detach()
 
 
+class RecipeStep(PlainStep):
+    """The same by micro-batches, with a scaled loss and clipped gradients.
+
+    Each micro-batch's loss counts by its images, so the gradient is that of the whole batch, but
+    for BatchNorm, which takes the statistics of each micro-batch.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        accumulate: int = 1,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(loss, optimizer)
+        self.scaler = scaler
+        self.accumulate = accumulate
+        self.clip = clip
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Train on one batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = (tensor.tensor_split(self.accumulate) for tensor in (pixels, labels))
+        losses = [self._accumulated(*each, len(pixels)) for each in zip(*pieces, strict=True)]
+        self.scaler.unscale_(self.optimizer)
+        if self.clip is not None:
+            groups = self.optimizer.param_groups
+            trained = [p for group in groups for p in group["params"]]
+            self.grad_norm = nn.utils.clip_grad_norm_(trained, self.clip)
+        self.scaler.step(self.optimizer)  # left out where a gradient is not finite
+        self.scaler.update()
+        return torch.stack(losses).sum()
+
+    def _accumulated(self, pixels: Tensor, labels: Tensor, whole: int) -> Tensor:
+        loss = self.loss(pixels, labels) * (len(pixels) / whole)
+        self.scaler.scale(loss).backward()
+        return loss.detach()
+
+
 class GraphedStep:
     """Steps replayed from a graph, once a few have been taken plainly; all are steps of the run.
 
     Batches must have the shape of the first, and the optimiser must be `capturable`. Raises
     GraphError where the step cannot be recorded, as one that reads a value of the device.
     """
+
+    grad_norm: Tensor | None = None
 
     def __init__(self, plain: PlainStep, recorder: Recorder) -> None:
         self.plain = plain

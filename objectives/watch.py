@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from models.modes import modes_kept
-from objectives.batch_stats import recalibrated
 from objectives.execution import loss_of
 from objectives.feed import Batch
 from objectives.metrics import Diverged
@@ -128,7 +127,7 @@ def weights_finite(run: Run) -> bool:
 
 def _made_again(run: Run, begun: _Beginning) -> Origin | None:
     """Where a step is not finite as it was `begun`, without its update."""
-    loss = loss_of(run.model, run.config.precision)
+    loss = run.plain_loss
     with _left_alone(run.model):
         run.model.load_state_dict(begun.state)
         torch.set_rng_state(begun.random)
@@ -137,15 +136,16 @@ def _made_again(run: Run, begun: _Beginning) -> Origin | None:
 
 def _seen_at_rung(run: Run, begun: _Beginning) -> Origin | None:
     """Where the forward pass of a next step on the same batch is not finite, or an evaluation."""
-    loss = loss_of(run.model, run.config.precision)
+    loss = run.plain_loss
     with _left_alone(run.model):
         found = first_non_finite(run.model, loss, *begun.batch, backward=False)
     if found or not len(run.data.validation):
         return found
     split = run.data.validation.first(run.config.evaluation_batch_size)
-    with modes_kept(run.model), recalibrated(run.model, run.recalibration_pixels):
-        run.model.eval()
-        return first_non_finite(run.model, loss, split.all_pixels(), split.labels, backward=False)
+    with run.judged() as model, modes_kept(model):
+        model.eval()
+        loss = loss_of(model, run.config.precision)
+        return first_non_finite(model, loss, split.all_pixels(), split.labels, backward=False)
 
 
 @contextmanager
