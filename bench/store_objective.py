@@ -38,7 +38,7 @@ def blank_run(config: TrainConfig, data: SearchData) -> Run:
     """A run at its beginning that is never trained; all share one tiny model."""
     model, optimizer = _model()
     loss = loss_of(model, config.precision)
-    return Run(config, data, CPU, model, optimizer, Segment.empty(CPU), loss)
+    return Run(config, data, CPU, model, optimizer, Segment.empty(CPU), loss, loss)
 
 
 def sleeping_train(sleep_s: float) -> Callable[..., Iterator[Event]]:

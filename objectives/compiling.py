@@ -23,7 +23,7 @@ from models.switches import ImageShape
 from models.unified_norm import unified_norms
 from models.vit import ViT
 from objectives.execution import Execution, Loss
-from objectives.recipes import Recipe
+from objectives.recipes import ARTICLE, Recipe
 
 SAVED_SHARE = 0.1  # of a step's time, at least
 COMPILE_S_PER_BLOCK = 3.5  # on two cores, nothing cached
@@ -44,7 +44,7 @@ class _Here:
 
 
 def possible(
-    execution: Execution, model: nn.Module, device: torch.device, recipe: Recipe
+    execution: Execution, model: nn.Module, device: torch.device, recipe: Recipe = ARTICLE
 ) -> Execution:
     """What of `execution` can be done with `model` here; a step that stays as it is, is logged.
 

@@ -87,10 +87,38 @@ class Recipe:
         mine, theirs = asdict(self), asdict(usual)
         return {name: value for name, value in mine.items() if value != theirs[name]}
 
+    @property
+    def told(self) -> dict[str, SwitchValue]:
+        """What differs from the article's recipe, without its name."""
+        usual = asdict(Recipe())
+        return {k: v for k, v in asdict(self).items() if k != "name" and v != usual[k]}
+
+    @property
+    def marks(self) -> list[str]:
+        """What of it every table shows beside the model."""
+        found = [] if self.name == "article" else [self.name]
+        if self.train == "head":
+            found.append("linear probe")
+        if self.nbs is not None:
+            found.append(f"NBS {self.nbs}")
+        if self.sync_bn:
+            found.append("SyncBN")
+        if self.freeze_bn:
+            found.append(f"BN frozen for the last {self.freeze_bn:g} epochs")
+        return found
+
+    @property
+    def of_training(self) -> "Recipe":
+        """The same without what is about BatchNorm alone, in which twins may differ."""
+        usual = ARTICLE
+        return replace(self, nbs=usual.nbs, sync_bn=usual.sync_bn, freeze_bn=usual.freeze_bn)
+
     def __str__(self) -> str:
         changed = [f"{name}={value}" for name, value in self.changes.items()]
         return " ".join([self.name, *changed])
 
+
+ARTICLE = Recipe()
 
 _INF = float("inf")
 _RANGES = (  # names, lowest, highest, whether the highest is allowed
@@ -165,7 +193,7 @@ def _augreg(level: str) -> Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "article": Preset(Recipe(), "Adam, constant learning rate, no augmentation"),
+    "article": Preset(ARTICLE, "Adam, constant learning rate, no augmentation"),
     "deit": Preset(
         _DEIT,
         "Touvron et al. 2021 (DeiT), arXiv 2012.12877, table 9; warm-up of 5 in 300 epochs; "
@@ -197,7 +225,7 @@ def preset(name: str) -> Preset:
 
 def stored_recipe(value: str | Mapping[str, Any]) -> Recipe:
     """The recipe as a study has stored it; earlier versions stored the article's by its name."""
-    return Recipe() if isinstance(value, str) else Recipe(**value)
+    return ARTICLE if isinstance(value, str) else Recipe(**value)
 
 
 def field_types() -> dict[str, object]:

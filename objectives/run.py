@@ -21,6 +21,7 @@ from objectives.data import SearchData
 from objectives.errors import StateError
 from objectives.evaluation import sums_dtype
 from objectives.execution import FAST, Execution, Loss, autocast, loss_of
+from objectives.images import CPU
 from objectives.initial import initial_model, train_head_only
 from objectives.metrics import RungMetrics
 from objectives.optimizing import SetRate, optimizer_of, schedule_of
@@ -66,7 +67,7 @@ class Run:
     segment: Segment
     loss: Loss  # of the model, in the config's precision
     plain_loss: Loss  # the same, not compiled
-    scaler: torch.amp.GradScaler  # does something in fp16 only
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: _scaler(CPU, "float32"))
     set_rate: SetRate | None = None  # None: the learning rate stays
     ema: Any = None  # timm's ModelEmaV3; None: no average of the weights is kept
     is_frozen: bool = False  # BatchNorm keeps its statistics
@@ -238,12 +239,17 @@ def start(
         Segment.empty(device),
         compiled(loss) if execution.compiled else loss,
         loss,
-        torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        _scaler(device, config.precision),
         schedule_of(optimizer, config),
         _average_of(model, recipe.ema),
         is_frozen=recipe.train == "head",
         execution=execution,
     )
+
+
+def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Scales losses so that small gradients survive fp16; in other precisions does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def _average_of(model: nn.Module, decay: float) -> Any:

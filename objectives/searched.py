@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import optuna
 from optuna.distributions import (
@@ -17,7 +17,7 @@ from models.errors import InputError
 from models.switches import nearest
 from objectives.recipes import choices
 
-Value = float | int | str
+Value = Any  # a float, an int or a str
 
 
 @dataclass(frozen=True)

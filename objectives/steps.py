@@ -122,7 +122,8 @@ class RecipeStep(PlainStep):
         """Train on one batch."""
         self.optimizer.zero_grad(set_to_none=True)
         pieces = (tensor.tensor_split(self.accumulate) for tensor in (pixels, labels))
-        losses = [self._accumulated(*each, len(pixels)) for each in zip(*pieces, strict=True)]
+        pairs = zip(*pieces, strict=True)
+        losses = [self._accumulated(images, classes, len(pixels)) for images, classes in pairs]
         self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
             groups = self.optimizer.param_groups

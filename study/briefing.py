@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from objectives.recipes import Recipe
 from study.identity import StudyIdentity
 from study.overview import Overview
 from study.placing import Placing
 from study.plan import Plan
+from study.recipe_checks import notes
 from study.request import Request
 from study.service import Session
 from study.words import counted, ranges
@@ -38,6 +40,8 @@ def _study_lines(seen: Overview, session: Session) -> list[str]:
         _values_line(identity, total),
         f"trials:  {total} of {most}{counted(identity.epochs, 'epoch')} on "
         f"{identity.train_images:,} images, {identity.precision}",
+        *([] if identity.recipe == Recipe() else [f"recipe:  {identity.recipe}"]),
+        *notes(session.request),
     ]
 
 
@@ -47,7 +51,7 @@ def _values_line(identity: StudyIdentity, total: int) -> str:
         (low, high), (first, last) = identity.lr, identity.batch_size
         return (
             f"search:  lr {low:g}–{high:g} (log), batch size {first}–{last}, "
-            f"{identity.sampler}, {identity.pruner}"
+            f"{''.join(f'{one}, ' for one in identity.others)}{identity.sampler}, {identity.pruner}"
         )
     if identity.kind == "stability":
         return _ranges_line(identity)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -9,10 +10,12 @@ import typer
 from study.cli_options import (
     CheckpointsOption,
     CompileOption,
+    ConfigOption,
     ConvertOption,
     DatasetOption,
     DeviceOption,
     EngineOption,
+    FieldsOption,
     FreshOption,
     GpusPerWorkerOption,
     ImageSizeOption,
@@ -23,9 +26,10 @@ from study.cli_options import (
     NewHeadOption,
     PrecisionOption,
     RayAddressOption,
+    RecipeOption,
     SkipBrokenOption,
     StorageOption,
-    SwitchesOption,
+    TargetOption,
     TrainImagesOption,
     WeightsOption,
     WorkersOption,
@@ -35,6 +39,8 @@ from study.cli_options import (
     print_view,
     settings_from,
 )
+
+SEARCH_EPOCHS = 3  # per trial, at most
 
 app = typer.Typer(
     name="bnvit-study",
@@ -72,7 +78,10 @@ def run(
     model: Annotated[str, typer.Option(help="Model; see 'bnvit-study models --all'.")],
     trials: Annotated[int, typer.Option(help="The study's total, not an addition.")] = 20,
     dataset: DatasetOption = "mnist",
-    epochs: Annotated[int, typer.Option(help="Epochs per trial, at most.")] = 3,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs per trial, at most. Default: the recipe's, else 3."),
+    ] = None,
     lr: Annotated[
         str | None,
         typer.Option(metavar="LOW:HIGH", help="Learning rates to search. Default: 1e-5:1e-2."),
@@ -84,7 +93,17 @@ def run(
     space: Annotated[
         str, typer.Option(help="default, or article: the article's unequal learning rates.")
     ] = "default",
-    switches: SwitchesOption = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=[log:]LOW:HIGH",
+            help="Search another field of the recipe or switch of the model; repeatable.",
+        ),
+    ] = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    fields: FieldsOption = None,
+    target: TargetOption = None,
     sampler: Annotated[
         str, typer.Option(help="tpe, gp (learns only from trials trained to the end) or random.")
     ] = "tpe",
@@ -120,21 +139,25 @@ def run(
 ) -> None:
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
     from study.conduct import conducted
-    from study.model_options import switches_of
+    from study.recipe_options import searched_fields, training_of
     from study.request import Request, default_pruner, parse_space, parse_workers
 
+    training = training_of(model, recipe, config, fields)
+    ranges = parse_space(model, space, lr, batch_size, training.preset)
     request = Request(
         model=model,
-        switches=switches_of(model, switches),
+        switches=training.switches,
+        recipe=training.recipe,
+        target=target,
         dataset=dataset,
         trials=trials,
-        epochs=epochs,
-        space=parse_space(model, space, lr, batch_size),
+        epochs=epochs or training.preset.epochs or SEARCH_EPOCHS,
+        space=replace(ranges, others=searched_fields(model, search)),
         sampler=sampler,  # type: ignore[arg-type]  # checked by Request.check
         pruner=pruner or default_pruner(sampler),  # type: ignore[arg-type]
         seed=seed,
         train_images=train_images,
-        image_size=image_size,
+        image_size=image_size or training.preset.image_size,
         skip_broken=skip_broken,
         weights=weights,
         convert=convert,

@@ -1,5 +1,6 @@
 """What the commands share: options, settings from them, and how they print."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +66,38 @@ SwitchesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A switch of the model; repeatable."),
 ]
+FieldsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A field of the recipe or a switch of the model; repeatable.",
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="How to train: article, deit, augreg-none to -strong2, finetune, tiny-transfer; "
+        "'bnvit-study recipes' shows them. Default: article.",
+        show_default=False,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE.toml", help="Fields and switches, as for --set; that goes first."
+    ),
+]
+TargetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--target",
+        metavar="ACCURACY",
+        help="Note the time and the epochs to this validation accuracy, as 0.97.",
+    ),
+]
 TrainImagesOption = Annotated[
     int | None,
     typer.Option("--train-images", metavar="N", help="Train on N images, for a quick look."),
@@ -86,7 +119,8 @@ NewHeadOption = Annotated[
 PrecisionOption = Annotated[
     str,
     typer.Option(
-        "--precision", help="float32, or bf16: matrix products in bfloat16, marked everywhere."
+        "--precision",
+        help="float32, or bf16 or fp16: matrix products in half precision, marked everywhere.",
     ),
 ]
 CompileOption = Annotated[

@@ -55,6 +55,9 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         new_head=request.new_head,
         recalibration_images=recalibration_images(data.shape.size),
         precision=request.precision,
+        recipe=request.recipe,
+        others=request.space.others,
+        target=request.target,
         **(request.plan.identity_fields if request.plan else {}),
     )
 

@@ -24,12 +24,13 @@ _RECIPE: dict[str, _Shown] = {
     "experiment": lambda of: of.kind,
     "budget": lambda of: counted(of.epochs, "epoch"),
     "precision": lambda of: of.precision,
-    "recipe": lambda of: of.recipe,
+    "recipe": lambda of: str(of.recipe.of_training),
     "initial weights": lambda of: "random" if of.weights is None else "trained",
 }
 _SEARCH: dict[str, _Shown] = {
     "space": lambda of: (
         f"lr {of.lr[0]:g}–{of.lr[1]:g}, batch size {of.batch_size[0]}–{of.batch_size[1]}"
+        + "".join(f", {one}" for one in of.others)
     ),
     "search": lambda of: f"{of.sampler}, {of.pruner}",
 }

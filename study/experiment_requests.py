@@ -38,10 +38,14 @@ def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
     best = seen.best
     if best is None or best.lr is None or best.batch_size is None:
         raise InputError(f"the study '{seen.study}' has no completed trial to take values from")
+    values = {"lr": best.lr, "batch_size": best.batch_size, **best.others}
+    config = identity.config(values)
     taken = replace(
         request,
         model=identity.model,
-        switches=identity.model_switches,
+        switches=config.switches,
+        recipe=config.recipe,
+        target=identity.target,
         dataset=identity.dataset,
         train_images=identity.train_images,
         image_size=identity.image_size,

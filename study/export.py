@@ -73,12 +73,14 @@ def trials_frame(overview: Overview) -> pd.DataFrame:
         for trial in overview.source.get_trials(deepcopy=False)
     }
     rungs = {f"val_accuracy_at_{rung}": rung for rung in overview.identity.rungs}
+    others = [one.name for one in overview.identity.others]
     rows = [
         _values(row)
+        | {name: row.others.get(name) for name in others}
         | {name: reported.get(row.number, {}).get(rung) for name, rung in rungs.items()}
         for row in overview.trials
     ]
-    frame = pd.DataFrame(rows, columns=[*_FIELDS, *rungs])
+    frame = pd.DataFrame(rows, columns=[*_FIELDS, *others, *rungs])
     return frame.astype(_TYPES | dict.fromkeys(rungs, "float64"))
 
 

@@ -1,7 +1,7 @@
 """What a study is: the fields that are fixed when it is created, and how two studies differ."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import optuna
@@ -13,11 +13,12 @@ from objectives.precision import Precision
 from objectives.recipe import (
     PRECISION,
     RECALIBRATION_IMAGES,
-    RECIPE,
     InitialWeights,
     TrainConfig,
 )
+from objectives.recipes import Recipe, field_types, stored_recipe
 from objectives.search_space import START_POINTS, SearchSpace
+from objectives.searched import Searched, Value
 from study.bisection import Bisection
 from study.errors import VersionError
 from study.plan import MOST_SEEDS, Configuration, Held, Kind, TrainedOn, Values, planned_values
@@ -56,7 +57,9 @@ class StudyIdentity:
     new_head: bool = False
     recalibration_images: int = RECALIBRATION_IMAGES
     split_seed: int = SPLIT_SEED
-    recipe: str = RECIPE
+    recipe: Recipe = field(default_factory=Recipe)
+    others: tuple[Searched, ...] = ()  # that are searched beside learning rate and batch size
+    target: float | None = None  # validation accuracy whose time and epochs are noted
     precision: Precision = PRECISION
     kind: Kind = "search"
     configurations: tuple[Configuration, ...] = ()  # trained with each seed; of a search none
@@ -71,7 +74,7 @@ class StudyIdentity:
     def space(self) -> SearchSpace:
         """The ranges that its trials' values lie in."""
         seeds = (self.seed, self.seed + MOST_SEEDS - 1) if self.is_planned else None
-        return SearchSpace(self.lr, self.batch_size, seeds)
+        return SearchSpace(self.lr, self.batch_size, seeds, self.others)
 
     @property
     def is_planned(self) -> bool:
@@ -122,8 +125,9 @@ class StudyIdentity:
 
     @property
     def title(self) -> str:
-        """The model, for tables; with its precision where that is not the usual one."""
-        return self.model if self.precision == PRECISION else f"{self.model}, {self.precision}"
+        """The model, for tables; with what of its training is not the usual."""
+        precision = [] if self.precision == PRECISION else [str(self.precision)]
+        return ", ".join([self.model, *precision, *self.recipe.marks])
 
     @property
     def data_options(self) -> DataOptions:
@@ -137,11 +141,14 @@ class StudyIdentity:
             return None
         return InitialWeights(self.weights, self.weights_checksum, self.convert, self.new_head)
 
-    def config(self, values: Mapping[str, float | int]) -> TrainConfig:
+    def config(self, values: Mapping[str, Value]) -> TrainConfig:
         """What a trial of the study trains with these values of its parameters."""
+        mine = {one.name: values[one.name] for one in self.others}
+        of_recipe = {name: value for name, value in mine.items() if name in field_types()}
+        of_model = {name: value for name, value in mine.items() if name not in of_recipe}
         return TrainConfig(
             model=self.model,
-            switches=self.model_switches,
+            switches=replace(self.model_switches, **of_model),
             dataset=self.dataset,
             lr=float(values["lr"]),
             batch_size=int(values["batch_size"]),
@@ -149,7 +156,8 @@ class StudyIdentity:
             train_images=self.train_images,
             seed=int(values.get("seed", self.seed)),
             initial=self.initial,
-            recipe=self.recipe,
+            recipe=replace(self.recipe, **of_recipe),
+            target=self.target,
             precision=self.precision,
             recalibration_images=self.recalibration_images,
         )
@@ -161,13 +169,15 @@ class StudyIdentity:
     def differences(self, other: "StudyIdentity") -> list[str]:
         """One line for each field in which `other` differs; `rungs` only if nothing else does."""
         lines: list[str] = []
-        for name in sorted((field.name for field in fields(self)), key=DERIVED.__contains__):
+        for name in sorted((one.name for one in fields(self)), key=DERIVED.__contains__):
             mine, theirs = getattr(self, name), getattr(other, name)
             if name in DERIVED and lines:
                 continue
             if name == "weights" and self.weights_checksum == other.weights_checksum is not None:
                 continue  # the same, wherever they lie
-            if name == "switches":
+            if name == "recipe":
+                mine, theirs = asdict(mine), asdict(theirs)
+            if name in ("switches", "recipe"):
                 keys = sorted(
                     {key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)}
                 )
@@ -189,6 +199,10 @@ def identity_of(study: optuna.Study) -> StudyIdentity | None:
         )
     values = {key: _hashable(value) for key, value in stored.items()}
     values["switches"] = asdict(stored_switches(stored["model"], stored["switches"]))
+    values["recipe"] = stored_recipe(stored["recipe"])
+    values["others"] = tuple(
+        Searched(**{**one, "choices": tuple(one["choices"])}) for one in stored.get("others", ())
+    )
     return StudyIdentity(**values)  # as `as_dict` wrote them
 
 

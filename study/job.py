@@ -67,6 +67,10 @@ def trial_params(job: Job, config: TrainConfig, run: Run) -> dict[str, Any]:
     """What MLflow is told of the trial."""
     return {
         **config.as_dict(),
+        "recipe": config.recipe.name,
+        "recipe_fields": config.recipe.told,
+        "full_lr": config.full_lr,
+        "normalisation_batch": config.normalisation_batch,
         "epochs": job.identity.epochs,
         **computed(job, run),
         "revision": revision(),
@@ -83,6 +87,8 @@ def computed(job: Job, run: Run) -> dict[str, Any]:
         "device": device_label(job.device),
         "threads": torch.get_num_threads(),
         "execution": str(run.execution),
+        "trained_parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        "checkpoint_bytes": sum(value.nbytes for value in run.model.state_dict().values()),
         "parameters": run.counted.parameters,
         "multiply_adds": run.counted.macs,
         "blocks_executed": run.counted.blocks_executed,

@@ -12,10 +12,11 @@ def switches_of(model: str, texts: list[str] | None) -> Switches | None:
     """
     if not texts:
         return None
-    return parse_switches(dict(_pair(text) for text in texts), variant(model).switches)
+    return parse_switches(dict(pair(text) for text in texts), variant(model).switches)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """Name and value of a text of --set; raises InputError."""
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set {text} must be NAME=VALUE")

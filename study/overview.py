@@ -17,6 +17,7 @@ from study.schema import leases
 from study.slots import TOTAL_KEY
 from study.storage import Store
 
+_OWN_PARAMS = ("lr", "batch_size", "seed")
 MODEL_BASED = ("tpe", "gp")
 
 
@@ -30,6 +31,7 @@ class TrialRow:
     lr: float | None = None
     batch_size: int | None = None
     seed: int | None = None  # of its own, where the trials were planned
+    others: dict[str, Any] = field(default_factory=dict)  # searched beside those, by name
     val_accuracy: float | None = None  # last reported
     test_accuracy: float | None = None  # of a planned trial that came to its end
     images_seen: int = 0
@@ -147,6 +149,7 @@ def _row(trial: FrozenTrial, attempt: int, worker: str | None, images_seen: int)
         lr=trial.params.get("lr"),
         batch_size=trial.params.get("batch_size"),
         seed=trial.params.get("seed"),
+        others={name: v for name, v in trial.params.items() if name not in _OWN_PARAMS},
         val_accuracy=reported[max(reported)] if reported else None,
         test_accuracy=attrs.get(TEST, {}).get("test_accuracy"),
         images_seen=images_seen

@@ -24,6 +24,7 @@ from study.overview import Overview, TrialRow
 from study.patience import Patience
 from study.service import Session
 from study.stop import Stop
+from study.summary import others_words
 from study.tables import trials_table
 from study.words import counted
 
@@ -129,7 +130,7 @@ def _rung_line(row: TrialRow, seen: Overview) -> str:
     seed = "" if row.seed is None else f", seed {row.seed}"
     return (
         f"{row.val_accuracy:.2%} after {counted(epochs, 'epoch')} "
-        f"(lr {row.lr:.2e}, batch size {row.batch_size}{seed})"
+        f"(lr {row.lr:.2e}, batch size {row.batch_size}{others_words(row)}{seed})"
     )
 
 

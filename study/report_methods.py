@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from objectives.recipes import PRESETS
 from study.identity import StudyIdentity
 from study.report import Section
 from study.results import StudyResult
@@ -17,9 +18,15 @@ def how_judged(identity: StudyIdentity) -> tuple[str, str]:
         "once, at the end of each run, and choose nothing.",
         "BatchNorm models are judged on population statistics recalibrated over "
         f"{identity.recalibration_images:,} training images in one pass (Wu & Johnson 2021). "
-        f"Recipe: {identity.recipe}, i.e. Adam, constant learning rate, no augmentation; "
-        f"{identity.precision}.",
+        f"Recipe: {_recipe(identity)}; {identity.precision}.",
     )
+
+
+def _recipe(identity: StudyIdentity) -> str:
+    recipe = identity.recipe
+    source = PRESETS[recipe.name].source
+    changes = ", ".join(f"{name}={value}" for name, value in recipe.changes.items())
+    return f"{recipe.name}, i.e. {source}" + (f"; with {changes}" if changes else "")
 
 
 def environment(results: Sequence[StudyResult]) -> Section:

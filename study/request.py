@@ -8,15 +8,18 @@ from typing import Literal, get_args
 
 from models.errors import InputError
 from models.registry import variant
-from models.switches import Switches, non_default
+from models.switches import Switches
 from objectives.data_options import DataOptions, short_name
 from objectives.precision import Precision, check_precision
 from objectives.recipe import PRECISION
+from objectives.recipes import Preset, Recipe
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.engine import Engine, check_engine
 from study.identity import PrunerName, SamplerName
 from study.plan import Plan
+from study.recipe_checks import check_training
+from study.recipe_options import training_words
 from study.settings import shown_address
 from study.stability_plan import StabilityPlan
 
@@ -45,6 +48,7 @@ _PLAIN_OPTIONS = (
     "ray_address",
     "gpus_per_worker",
     "compile",
+    "target",
     "study",
     "metrics_port",
     "metrics_host",
@@ -88,6 +92,8 @@ class Request:
     metrics_port: int | None = None  # of the first local worker; None: no metrics
     metrics_host: str | None = None
     precision: Precision = PRECISION
+    recipe: Recipe = field(default_factory=Recipe)
+    target: float | None = None  # validation accuracy whose time and epochs are noted
     compile: Compile = "auto"
     plan: Plan | StabilityPlan | None = None  # None: a search
 
@@ -102,7 +108,9 @@ class Request:
         if self.study is not None:
             return self.study
         data = short_name(self.dataset)
-        marked = "" if self.precision == PRECISION else f"-{self.precision}"
+        marks = [] if self.precision == PRECISION else [str(self.precision)]
+        marks += [] if self.recipe.name == "article" else [self.recipe.name]
+        marked = "".join(f"-{mark}" for mark in marks)
         kind = "" if self.plan is None else f"-{self.plan.kind}"
         return f"{data}-{variant(self.model).name.replace(':', '-')}{marked}{kind}"
 
@@ -122,6 +130,7 @@ class Request:
             _within("train images", self.train_images)
         if self.switches is not None:
             variant(self.model).check_norm_switches(self.switches)
+        check_training(self)
         if self.weights is None and (self.convert or self.new_head):
             option = "--convert" if self.convert else "--new-head"
             raise InputError(f"{option} is about trained weights; name them with --weights")
@@ -164,8 +173,7 @@ class Request:
                 words += [f"--{name.replace('_', '-')}", str(value)]
         words += asked._ranges(default.space)
         if asked.plan is None or asked.plan.source is None:
-            for name, value in (non_default(asked.switches) if asked.switches else {}).items():
-                words += ["--set", f"{name}={value}"]
+            words += training_words(asked.recipe, asked.switches)
         words += asked.places()
         words += [f"--{name.replace('_', '-')}" for name in asked._flags()]
         return shlex.join(words)
@@ -196,6 +204,8 @@ class Request:
             low, high = getattr(self.space, name)
             if self.plan is None and (low, high) != getattr(default, name):
                 yield from (f"--{name.replace('_', '-')}", f"{low}:{high}")
+        for one in self.space.others:
+            yield from ("--search", str(one))
 
     def places(self) -> list[str]:
         """The options that said where the store and MLflow are; a password is left out."""
@@ -213,12 +223,19 @@ def default_pruner(sampler: str) -> PrunerName:
     return "none" if sampler == "gp" else "asha"
 
 
-def parse_space(model: str, name: str, lr: str | None, batch_size: str | None) -> SearchSpace:
-    """The search space from its name and the texts of --lr and --batch-size."""
+def parse_space(
+    model: str, name: str, lr: str | None, batch_size: str | None, preset: Preset | None = None
+) -> SearchSpace:
+    """The search space from its name and the texts of --lr and --batch-size.
+
+    A preset may have a batch size of its own.
+    """
     _one_of("space", name, ("default", "article"))
     if name == "article" and lr is not None:
         raise InputError("--space article sets the learning rates; leave out --lr")
     space = article_space(model) if name == "article" else SearchSpace()
+    if preset is not None and preset.batch_size is not None:
+        space = replace(space, batch_size=(preset.batch_size, preset.batch_size))
     if lr is not None:
         space = replace(space, lr=_parse_range("lr", lr))
     if batch_size is not None:

@@ -20,7 +20,7 @@ SUGGESTED_BY = "suggested_by"  # attribute of a trial: start, plan, a sampler, o
 log = logging.getLogger(__name__)
 
 
-def suggest(job: Job, trial_id: int) -> dict[str, float | int]:
+def suggest(job: Job, trial_id: int) -> Values:
     """Values for a trial: those it has already, else the sampler's, made to last at once.
 
     The caller writes all values at once before the first is used, so that a suggestion which is

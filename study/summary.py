@@ -7,7 +7,7 @@ from objectives.outcome import Outcome
 from study.bracket import bracket, limit_words
 from study.overview import Overview, TrialRow
 from study.plan import Slot
-from study.words import counted
+from study.words import counted, shown
 
 _PHRASES = {
     Outcome.COMPLETE: "trained to the end",
@@ -78,10 +78,15 @@ def _mean(accuracies: list[float]) -> str:
     return f"test accuracy {mean(accuracies):.2%}{spread} ({seeds}, standard deviation)"
 
 
+def others_words(row: TrialRow) -> str:
+    """What else was searched, with its values; empty where nothing was."""
+    return "".join(f", {name} {shown(value)}" for name, value in row.others.items())
+
+
 def _best_line(best: TrialRow, seen: Overview) -> str:
     return (
         f"best: trial {best.number}, validation accuracy {best.val_accuracy:.2%} "
-        f"at lr {best.lr:.3g}, batch size {best.batch_size} "
+        f"at lr {best.lr:.3g}, batch size {best.batch_size}{others_words(best)} "
         f"({counted(best.images_seen / seen.identity.train_images, 'epoch')}, "
         f"{seen.identity.precision})"
     )

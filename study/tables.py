@@ -8,6 +8,7 @@ from rich.text import Text
 
 from objectives.outcome import Outcome
 from study.overview import Overview, TrialRow
+from study.words import shown
 
 _Columns = tuple[tuple[str, Literal["left", "right"]], ...]
 
@@ -56,14 +57,17 @@ def trials_table(seen: Overview, latest: int | None = None) -> Table:
     is_planned = seen.identity.is_planned
     is_tested = seen.identity.is_tested
     own_columns = _TESTED if is_tested else _PLANNED if is_planned else _SEARCHED
-    for heading, justify in _COLUMNS + own_columns:
+    others = [one.name for one in seen.identity.others]
+    searched: _Columns = tuple((name, "right") for name in others)
+    for heading, justify in _COLUMNS + searched + own_columns:
         table.add_column(heading, justify=justify, no_wrap=True)
     best = None if is_planned else seen.best
     begun = [row for row in seen.trials if row.started is not None]
     for row in begun if latest is None else begun[-latest:]:
         style = "bold green" if best is not None and row.number == best.number else ""
         own = _planned_cells(row, is_tested) if is_planned else [row.suggested_by or ""]
-        cells = [*_cells(row, seen.identity.train_images), *own, _took(row)]
+        values = [shown(row.others[name]) if name in row.others else "" for name in others]
+        cells = [*_cells(row, seen.identity.train_images), *values, *own, _took(row)]
         table.add_row(*cells, style=style)
     return table
 

@@ -9,6 +9,11 @@ def counted(number: float, noun: str) -> str:
     return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
 
 
+def shown(value: object) -> str:
+    """A value of a searched field."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """Whole numbers as text: 0-3,5."""
     parts: list[list[int]] = []

@@ -48,7 +48,7 @@ def test_an_unknown_switch_suggests_the_nearest() -> None:
 def test_a_switch_like_no_other_lists_all() -> None:
     found = message("zzz=1")
     assert found.startswith("unknown switch 'zzz'; known: bn_momentum, ")
-    assert found.endswith(", pos_emb, dropout, emb_dropout")
+    assert found.endswith(", pos_emb, dropout, emb_dropout, drop_path")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
@@ -53,7 +52,7 @@ def test_the_loss_curve_is_that_of_the_plain_way(model: str, subset: SearchData)
 @pytest.mark.parametrize("model", [*ARTICLE, *(f"vit_{norm}" for norm in NORMS if norm != "ln")])
 def test_bf16_products_follow_the_curve_of_float32(model: str, subset: SearchData) -> None:
     float32, bf16 = (
-        rungs(trained(subset, model, FAST, precision).curve) for precision in get_args(Precision)
+        rungs(trained(subset, model, FAST, precision).curve) for precision in ("float32", "bf16")
     )
     for mine, theirs in zip(bf16, float32, strict=True):
         assert mine.train_loss == pytest.approx(theirs.train_loss, abs=0.03)
@@ -82,7 +81,7 @@ def test_bf16_keeps_weights_and_averages_in_float32(subset: SearchData) -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown precision 'half'; write float32 or bf16"):
+    with pytest.raises(InputError, match="unknown precision 'half'; known: float32, bf16, fp16"):
         check_precision("half")
 
 

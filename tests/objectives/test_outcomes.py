@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
@@ -91,7 +92,7 @@ def test_constraints_that_an_earlier_attempt_set_are_kept() -> None:
     assert study.trials[0].constraints == {"finite": -1.0, "memory": -1.0}
 
 
-def outcome_of(values: dict[str, float | int], number: int) -> Result:
+def outcome_of(values: dict[str, Any], number: int) -> Result:
     """High learning rates diverge; others are the better the nearer to 1e-4; some are pruned."""
     if values["lr"] > 1e-3:
         return RESULTS[Outcome.DIVERGED]

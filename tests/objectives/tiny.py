@@ -33,7 +33,9 @@ def untimed(event: Event) -> Event:
     """`event` without what differs between two runs of one configuration."""
     if not isinstance(event, RungMetrics):
         return event
-    return replace(event, train_time_s=0.0, val_time_s=0.0, train_images_per_s=0.0)
+    return replace(
+        event, train_time_s=0.0, val_time_s=0.0, train_images_per_s=0.0, peak_memory_bytes=None
+    )
 
 
 def rung_metrics(rung: int, accuracy: float) -> RungMetrics:
