@@ -9,10 +9,12 @@ import typer
 from study.cli_options import (
     CheckpointsOption,
     CompileOption,
+    ConfigOption,
     ConvertOption,
     DatasetOption,
     DeviceOption,
     EngineOption,
+    FieldsOption,
     FreshOption,
     GpusPerWorkerOption,
     ImageSizeOption,
@@ -21,9 +23,10 @@ from study.cli_options import (
     NewHeadOption,
     PrecisionOption,
     RayAddressOption,
+    RecipeOption,
     SkipBrokenOption,
     StorageOption,
-    SwitchesOption,
+    TargetOption,
     TrainImagesOption,
     WeightsOption,
     WorkersOption,
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
     from study.request import Request
     from study.settings import Settings
 
-_EpochsOption = Annotated[int, typer.Option("--epochs", help="Epochs of each run.")]
+_EpochsOption = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Epochs of each run. Default: the recipe's, else 30."),
+]
 _FirstSeedOption = Annotated[
     int, typer.Option("--seed", help="The first seed; a search trains with 0.")
 ]
@@ -70,11 +76,14 @@ def fit(
     model: Annotated[str | None, typer.Option(help="Instead of STUDY: a model.")] = None,
     lr: Annotated[float | None, typer.Option(help="Its learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Its batch size.")] = None,
-    epochs: _EpochsOption = 30,
+    epochs: _EpochsOption = None,
     seeds: Annotated[int, typer.Option(help="Runs in all, each with a seed of its own.")] = 10,
     seed: _FirstSeedOption = 1,
     dataset: DatasetOption = "mnist",
-    switches: SwitchesOption = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    fields: FieldsOption = None,
+    target: TargetOption = None,
     train_images: TrainImagesOption = None,
     image_size: ImageSizeOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -105,24 +114,31 @@ def fit(
     from models.errors import InputError
     from study.conduct import conducted
     from study.experiment_requests import parse_split, planned
-    from study.model_options import switches_of
-    from study.plan import Plan
+    from study.plan import PLANNED_EPOCHS, Plan
+    from study.recipe_options import training_of
     from study.request import Request, parse_workers
 
     settings = settings_from(storage, mlflow, checkpoints)
+    training = training_of(model or "vit", recipe, config, fields)
+    if search is None:
+        batch_size = batch_size or training.preset.batch_size
     given = {"--model": model, "--lr": lr, "--batch-size": batch_size}
     if search is not None and (named := [name for name, value in given.items() if value]):
         raise InputError(f"the values come from '{search}'; leave out {', '.join(named)}")
     if search is None and (missing := [name for name, value in given.items() if value is None]):
         raise InputError(f"fit needs a STUDY, or a model and its values: {', '.join(missing)}")
+    if search is not None and (recipe or config or fields):
+        raise InputError(f"the recipe comes from '{search}'; leave out --recipe, --config, --set")
     request = Request(
         model=model or "vit",
-        switches=switches_of(model, switches) if model else None,
+        switches=training.switches,
+        recipe=training.recipe,
+        target=target,
         dataset=dataset,
-        epochs=epochs,
+        epochs=epochs or training.preset.epochs or PLANNED_EPOCHS,
         seed=seed,
         train_images=train_images,
-        image_size=image_size,
+        image_size=image_size or training.preset.image_size,
         skip_broken=skip_broken,
         weights=weights,
         convert=convert,
@@ -159,14 +175,17 @@ def sweep(
     models: Annotated[str, typer.Option(metavar="NAME,…", help="Models, a study each.")],
     lr: Annotated[str, typer.Option(metavar="LR,…", help="Learning rates.")] = "0.0005,0.005,0.01",
     batch_size: Annotated[str, typer.Option(metavar="N,…", help="Batch sizes.")] = "100",
-    epochs: _EpochsOption = 30,
+    epochs: _EpochsOption = None,
     seeds: Annotated[int, typer.Option(help="Runs of each configuration.")] = 3,
     seed: _FirstSeedOption = 1,
     on: Annotated[
         str, typer.Option(metavar="train|train+val", help="What is trained on.")
     ] = "train",
     dataset: DatasetOption = "mnist",
-    switches: SwitchesOption = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    fields: FieldsOption = None,
+    target: TargetOption = None,
     train_images: TrainImagesOption = None,
     image_size: ImageSizeOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -193,19 +212,22 @@ def sweep(
     """Train every learning rate with every batch size and seed, for each model: a grid."""
     from study.conduct import conducted
     from study.experiment_requests import parse_grid, parse_names, parse_split, sweep_of
-    from study.model_options import switches_of
-    from study.plan import Plan
+    from study.plan import PLANNED_EPOCHS, Plan
+    from study.recipe_options import training_of
     from study.request import Request, parse_workers
 
     names = parse_names(models)
+    training = training_of(names[0], recipe, config, fields)
     request = Request(
         model=names[0],
-        switches=switches_of(names[0], switches),
+        switches=training.switches,
+        recipe=training.recipe,
+        target=target,
         dataset=dataset,
-        epochs=epochs,
+        epochs=epochs or training.preset.epochs or PLANNED_EPOCHS,
         seed=seed,
         train_images=train_images,
-        image_size=image_size,
+        image_size=image_size or training.preset.image_size,
         skip_broken=skip_broken,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
         model=identity.model,
         switches=config.switches,
         recipe=config.recipe,
-        target=identity.target,
+        target=request.target or identity.target,
         dataset=identity.dataset,
         train_images=identity.train_images,
         image_size=identity.image_size,
