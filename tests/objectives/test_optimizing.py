@@ -173,9 +173,9 @@ def test_half_precision_scales_its_loss_and_survives_an_overflow(subset: SearchD
     run = new_run(subset, precision="fp16", rungs=(400,))
     usual = run.scaler.state_dict()
     # So large that the first gradients are infinite.
-    run.scaler.load_state_dict({**usual, "scale": 2.0**40})
+    run.scaler.load_state_dict({**usual, "scale": 2.0**26})
     (metrics,) = rungs(train(run))
-    assert run.scaler.get_scale() < 2.0**40
+    assert run.scaler.get_scale() < 2.0**26
     assert usual["scale"] > 1.0
     assert metrics.train_loss < 2.4
 
