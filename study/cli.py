@@ -151,13 +151,13 @@ def run(
         target=target,
         dataset=dataset,
         trials=trials,
-        epochs=epochs or training.preset.epochs or SEARCH_EPOCHS,
+        epochs=training.epochs(epochs, SEARCH_EPOCHS),
         space=replace(ranges, others=searched_fields(model, search)),
         sampler=sampler,  # type: ignore[arg-type]  # checked by Request.check
         pruner=pruner or default_pruner(sampler),  # type: ignore[arg-type]
         seed=seed,
         train_images=train_images,
-        image_size=image_size or training.preset.image_size,
+        image_size=training.image_size(image_size),
         skip_broken=skip_broken,
         weights=weights,
         convert=convert,

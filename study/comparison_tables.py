@@ -113,7 +113,8 @@ def batch_sizes_table(cells: Sequence[Cell], target: float, unequal: Sequence[st
     for cell in best_by_batch_size(cells):
         times = [each.seconds for each in cell.reached(target).values()]
         to_target = f"{median(times):.0f}" if len(times) == len(cell.runs) else "not all reached it"
-        rows.append((cell.model, f"{cell.batch_size}", f"{cell.lr:g}", _mean(cell), to_target))
+        values = (cell.model, f"{cell.batch_size}", f"{cell.lr:g}")
+        rows.append((*values, accuracy_words(cell), to_target))
     return Tabular(
         name="batch-sizes",
         title="Each batch size at its own best learning rate, chosen on the validation split",
@@ -195,7 +196,8 @@ def _who_arrived(pair: Pair, target: float) -> str:
     return f"as not all runs reached {target:.0%}: {', '.join(told)}"
 
 
-def _mean(cell: Cell) -> str:
+def accuracy_words(cell: Cell) -> str:
+    """The mean test accuracy of a cell with its interval, or the one value that there is."""
     accuracies = list(cell.accuracies.values())
     if cell.mean is None:
         return "".join(f"{value:.2%}" for value in accuracies)
@@ -214,7 +216,7 @@ def _cell_row(cell: Cell, target: float) -> Iterator[str]:
     yield f"{cell.lr:.3g}"
     yield str(cell.batch_size)
     yield _seeds(cell)
-    yield _mean(cell)
+    yield accuracy_words(cell)
     yield f"{min(accuracies):.2%}–{max(accuracies):.2%}" if accuracies else ""
     yield f"{cell.diverged} of {len(cell.runs)}"
     missing = len(cell.runs) - len(arrived)

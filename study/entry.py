@@ -15,6 +15,7 @@ from study.cli import app
 from study.cli_experiments import experiment_commands
 from study.cli_measure import measure_command
 from study.cli_models import model_commands
+from study.cli_recipes import recipe_commands
 from study.cli_reports import report_commands
 from study.cli_reproduce import reproduce_command
 from study.cli_stability import stability_command
@@ -36,6 +37,7 @@ measure_command(app)
 report_commands(app)
 reproduce_command(app)
 model_commands(app)
+recipe_commands(app)
 team_commands(app)
 stack_commands(app)
 

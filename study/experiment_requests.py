@@ -91,9 +91,9 @@ def parse_grid(lr: str, batch_size: str) -> tuple[Configuration, ...]:
     return tuple((rate, size) for rate in parse_rates(lr) for size in parse_sizes(batch_size))
 
 
-def parse_rates(text: str) -> tuple[float, ...]:
-    """Learning rates from a list with commas; raises InputError."""
-    return tuple(_numbers("lr", text))
+def parse_rates(text: str, name: str = "lr") -> tuple[float, ...]:
+    """Learning rates from a list with commas, the text of the option `name`; raises InputError."""
+    return tuple(_numbers(name, text))
 
 
 def parse_split(text: str) -> TrainedOn:

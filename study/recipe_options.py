@@ -3,12 +3,13 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from models.errors import InputError
 from models.registry import variant
-from models.switches import Switches, nearest, non_default, parse_values
+from models.switches import Switches, non_default, parse_values
 from objectives.recipes import Preset, Recipe, field_types, preset
 from objectives.searched import Searched, searched
 from study.model_options import pair
@@ -23,6 +24,14 @@ class Training:
     recipe: Recipe
     switches: Switches | None  # None: the model's defaults
     preset: Preset
+
+    def epochs(self, given: int | None, usual: int) -> int:
+        """Epochs: as given, else the preset's, else the usual."""
+        return next(e for e in (given, self.preset.epochs, usual) if e is not None)
+
+    def image_size(self, given: int | None) -> int | None:
+        """Pixels: as given, else the preset's; None: as the data set has it."""
+        return self.preset.image_size if given is None else given
 
 
 def training_of(
@@ -40,8 +49,7 @@ def training_of(
     hints, own = get_type_hints(kind), field_types()
     for name in given:
         if name not in hints and name not in own:
-            known = [*own, *hints]
-            raise InputError(f"unknown recipe field or switch '{name}'{nearest(name, known)}")
+            raise InputError(f"unknown recipe field or switch '{name}'{_hint(name, own, hints)}")
     of_recipe = {name: text for name, text in given.items() if name in own}
     of_model = {name: text for name, text in given.items() if name not in own}
     values = {name: value for name, value in chosen.switches.items() if name in hints}
@@ -77,6 +85,14 @@ def training_words(recipe: Recipe, switches: Switches | None) -> list[str]:
     for name, value in {**recipe.changes, **changed}.items():
         words += ["--set", f"{name}={value}"]
     return words
+
+
+def _hint(name: str, fields: Mapping[str, object], switches: Mapping[str, object]) -> str:
+    """The nearest of both, else where the fields are told and which switches there are."""
+    close = get_close_matches(name.lower(), [*fields, *switches], n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; 'bnvit-study recipes' lists the fields; switches: {', '.join(switches)}"
 
 
 def _read(path: Path) -> dict[str, str]:

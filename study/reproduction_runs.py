@@ -157,7 +157,7 @@ def is_done(store: Store, request: Request, data: SearchData) -> bool:
     seen = show_study(store, request.study_name)
     if lines := seen.identity.differences(identify(request, data)):
         raise IdentityError(
-            f"the study '{seen.study}' of an earlier reproduction differs: {'; '.join(lines)}. Ask "
-            "for the same, or choose another name with --study"
+            f"the study '{seen.study}' of an earlier command differs: {'; '.join(lines)}. Ask for "
+            "the same, or choose another name with --study"
         )
     return len(seen.ended) == len(seen.counted) >= request.trials

@@ -159,7 +159,10 @@ def test_every_model_is_listed(shared_bnvit: Command, monkeypatch: pytest.Monkey
     ("line", "message"),
     [
         ("run --model vitbm", "unknown model 'vitbm'; did you mean 'vitbn'?"),
-        ("run --model vit --set pol=mean", "unknown switch 'pol'; did you mean 'pool'?"),
+        (
+            "run --model vit --set pol=mean",
+            "unknown recipe field or switch 'pol'; did you mean 'pool'?",
+        ),
         ("run --model vit --set pool=max", "pool=max is not one of cls, mean"),
         ("run --model vit --set pool", "--set pool must be NAME=VALUE"),
         ("run --model vit --trials 0", "trials 0 must be at least 1"),
@@ -203,7 +206,7 @@ def test_every_model_is_listed(shared_bnvit: Command, monkeypatch: pytest.Monkey
         ("models deit_tiny --image-size 0", "image size 0 must lie between 1 and 2048"),
         ("run --model deit_tiny_bn_wn_rlu6", "deit_tiny has no 'rlu6'; did you mean 'relu6'?"),
         ("run --model deit_tiny --set window_size=7 {data}", "deit_tiny has no windows; leave out"),
-        ("run --model deit_tiny --set pool=mean", "unknown switch 'pool'"),
+        ("run --model deit_tiny --set pool=mean", "unknown recipe field or switch 'pool'"),
         ("run --model deit_tiny --set bn_momentum=0.2", "deit_tiny has no BatchNorm; leave out"),
         ("run --model deit_tiny_bn --set un_warm_up=9", "deit_tiny_bn has no Unified Norm"),
         ("run --model deit_tiny --set patch_size=5 {data}", "patch_size=5 does not divide the"),

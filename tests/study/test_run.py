@@ -54,6 +54,8 @@ METRICS = {
     "train_time_s",
     "val_time_s",
     "train_images_per_s",
+    "statistics_lag",
+    "peak_memory_bytes",
 }
 
 
