@@ -32,7 +32,9 @@ EDGE_INCHES = 0.1
 TITLE_INCHES = 0.26  # a line of it
 CAPTION_INCHES = 0.18
 LEGEND_INCHES = 0.25
-ENTRY_INCHES = 1.8  # width of an entry of the legend
+ENTRY_INCHES = 1.8  # width of an entry of the legend, at least
+SYMBOL_INCHES = 0.5  # of it what stands before the name
+LETTER_INCHES = 0.08
 TITLE_CHARACTERS, CAPTION_CHARACTERS = 9, 14  # in an inch
 FINE_GRID: dict[str, Any] = {"color": "0.9", "linewidth": 0.8}
 
@@ -60,7 +62,9 @@ def _figure(chart: Chart, dpi: int) -> Figure:
     title = textwrap.wrap(chart.title, int(width * TITLE_CHARACTERS))
     caption = textwrap.wrap(chart.caption, int(width * CAPTION_CHARACTERS))
     shown = legend(chart)
-    in_a_row = max(1, int(width // ENTRY_INCHES))
+    longest = max((len(entry.key) for entry in shown), default=0)
+    entry_inches = max(ENTRY_INCHES, SYMBOL_INCHES + longest * LETTER_INCHES)
+    in_a_row = max(1, int(width // entry_inches))
     legend_inches = LEGEND_INCHES * math.ceil(len(shown) / in_a_row)
     above = TITLE_INCHES * len(title) + legend_inches + EDGE_INCHES
     below = CAPTION_INCHES * len(caption) + EDGE_INCHES

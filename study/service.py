@@ -156,9 +156,10 @@ def _identified(
     """What each study is to be, on data that are read once; workers read their own."""
     first = requests[0]
     source = dataset(first.dataset, settings.data_dir, first.data_options)
-    data = _limited(load_search_data(source, first.is_joined), first)
+    whole = load_search_data(source, first.is_joined)
     found: list[tuple[Request, StudyIdentity, _Decide]] = []
     for request in requests:
+        data = _limited(whole, request)
         identity = identify(request, data)
         shares = _shares(request, device)
         decide = partial(decided, identity, data.shape, request.compile, request.trials, shares)

@@ -78,11 +78,11 @@ def _fractions(
 def _regularisation(
     base: Request, _: ImageShape, images: int, options: TechniqueOptions
 ) -> Iterator[Arm]:
-    """AugReg's question: does augmentation or regularisation help, and at which amount of data?"""
+    """AugReg's question; regularised: dropout and stochastic depth of `REGULARISATION`."""
     for level in options.levels:
         recipe = replace(preset(f"augreg-{level}").recipe, flip=base.recipe.flip)
         for rate in (0.0, REGULARISATION):
-            line = f"{level}, dropout and drop-path {rate:g}"
+            line = f"{level}, regularised" if rate else level
             for fraction, request in _fractions(base, images, options):
                 switches = _with(request, dropout=rate, drop_path=rate)
                 asked = replace(request, recipe=recipe, switches=switches)

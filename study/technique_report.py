@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 from study.charts import Chart, Line, Panel
 from study.comparison import Cell, cells
@@ -34,23 +34,15 @@ class Point:
         """Its one configuration."""
         return cells([self.result])[0]
 
-    @property
-    def train_s(self) -> float | None:
-        """Median training time of a run, as it went during the experiment; None: not known."""
-        times = [run.curve[-1]["train_time_s"] for run in self.result.runs if run.curve]
-        return median(times) if times else None
 
-
-def technique_report(
-    asked: Technique, found: Sequence[Point], command: str, are_equal: bool = True
-) -> Report:
+def technique_report(asked: Technique, found: Sequence[Point], command: str) -> Report:
     """The report on an experiment whose runs have ended."""
     results = [point.result for point in found]
     identity = results[0].identity
     return Report(
         title=f"{asked.name.capitalize()}: {identity.model} on {identity.dataset}",
         question=asked.question,
-        verdicts=tuple(_verdicts(found)) if are_equal else (),
+        verdicts=tuple(_verdicts(found)),
         sections=(
             Section("Accuracy", (_chart(asked, found), _table(asked, found))),
             Section("Methods", (NOT_TUNED, *how_judged(identity), f"Command: {command}")),
@@ -122,7 +114,6 @@ def _table(asked: Technique, found: Sequence[Point]) -> Tabular:
             "diverged",
             "trained parameters",
             "GMACs × epochs",
-            "s of training",
         ),
         tuple(tuple(_row(point)) for point in found),
         left=2,
@@ -142,4 +133,3 @@ def _row(point: Point) -> Iterator[str]:
     yield f"{cell.diverged} of {len(cell.runs)}"
     yield f"{known['trained_parameters']:,}" if "trained_parameters" in known else ""
     yield f"{known.get('multiply_adds', 0) * identity.epochs / 1e9:.4g}"
-    yield "" if point.train_s is None else f"{point.train_s:.1f}"
