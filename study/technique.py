@@ -109,9 +109,12 @@ def _patches(base: Request, image: ImageShape, _: int, options: TechniqueOptions
     large = base.model.replace("deit_tiny", "deit_small", 1)
     usual = variant(base.model).resolved(base.switches, image).patch_size
     assert usual is not None  # a DeiT has patches
+    small = [size for size in range(1, usual + 1) if image.size % (2 * size) == 0]
+    if not small:
+        raise InputError(f"images of {image.size} pixels have no patches of half another's size")
     asked = [
-        replace(base, switches=_with(base, patch_size=usual)),
-        replace(base, model=large, switches=_with(base, patch_size=2 * usual)),
+        replace(base, switches=_with(base, patch_size=small[-1])),
+        replace(base, model=large, switches=_with(base, patch_size=2 * small[-1])),
     ]
     macs = [_macs(one, image) for one in asked]
     epochs = max(round(base.epochs * macs[0] / macs[1]), 1)
