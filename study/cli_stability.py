@@ -8,9 +8,11 @@ import typer
 from study.cli_options import (
     CheckpointsOption,
     CompileOption,
+    ConfigOption,
     DatasetOption,
     DeviceOption,
     EngineOption,
+    FieldsOption,
     FreshOption,
     GpusPerWorkerOption,
     ImageSizeOption,
@@ -18,9 +20,9 @@ from study.cli_options import (
     MlflowOption,
     PrecisionOption,
     RayAddressOption,
+    RecipeOption,
     SkipBrokenOption,
     StorageOption,
-    SwitchesOption,
     TrainImagesOption,
     WorkersOption,
     WorkersPerGpuOption,
@@ -57,7 +59,9 @@ def stability(
     ] = None,
     seed: Annotated[int, typer.Option(help="The first seed; a search trains with 0.")] = 1,
     dataset: DatasetOption = "mnist",
-    switches: SwitchesOption = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    fields: FieldsOption = None,
     train_images: TrainImagesOption = None,
     image_size: ImageSizeOption = None,
     skip_broken: SkipBrokenOption = False,
@@ -92,7 +96,7 @@ def stability(
     from study.bisection import Bisection
     from study.conduct import conducted
     from study.experiment_requests import parse_names, parse_sizes, sweep_of
-    from study.model_options import switches_of
+    from study.recipe_options import training_of
     from study.request import Request, parse_space, parse_workers
     from study.stability_plan import StabilityPlan, usual_grid
     from study.stability_report import StabilityReport
@@ -102,14 +106,16 @@ def stability(
     sizes = tuple(parse_sizes(batch_sizes, "batch-sizes"))
     rates = usual_grid(ends) if grid is None else grid
     plan = StabilityPlan(Bisection(ends, sizes, rates, steps, seeds))
+    training = training_of(names[0], recipe, config, fields)
     request = Request(
         model=names[0],
-        switches=switches_of(names[0], switches),
+        switches=training.switches,
+        recipe=training.recipe,
         dataset=dataset,
         epochs=epochs,
         seed=seed,
         train_images=train_images,
-        image_size=image_size,
+        image_size=training.image_size(image_size),
         skip_broken=skip_broken,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]
