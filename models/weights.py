@@ -37,7 +37,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
     Files are read without running code that they may hold. Raises InputError.
     """
     if source.startswith(TIMM):
-        return _from_timm(source.removeprefix(TIMM))
+        return pretrained(source.removeprefix(TIMM)).state_dict()
     path = Path(source)
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a file of weights, or timm:NAME")
@@ -59,6 +59,25 @@ def read_weights(source: str) -> dict[str, Tensor]:
     ):
         raise InputError(f"{path} holds no weights by name; save a model's state_dict")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def pretrained(name: str) -> nn.Module:
+    """The model of timm's called `name` with its published weights, downloaded.
+
+    Raises InputError.
+    """
+    models = timm_module("models")
+    if not models.is_model(name):
+        raise InputError(f"timm has no model '{name}'; see timm.list_models(pretrained=True)")
+    import_module("huggingface_hub").utils.logging.set_verbosity_error()  # errors are raised too
+    try:
+        model: nn.Module = models.create_model(name, pretrained=True)
+    except Exception as error:  # the hub's client and what lies beneath raise many kinds
+        raise InputError(
+            f"the weights timm:{name} cannot be downloaded ({first_line(str(error))}); "
+            "fetch them where the hub can be reached and give the file"
+        ) from error
+    return model
 
 
 def fit_weights(
@@ -126,21 +145,6 @@ def _read(path: Path) -> Any:
         except SafetensorError as error:
             raise ValueError(str(error)) from error
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _from_timm(name: str) -> dict[str, Tensor]:
-    models = timm_module("models")
-    if not models.is_model(name):
-        raise InputError(f"timm has no model '{name}'; see timm.list_models(pretrained=True)")
-    import_module("huggingface_hub").utils.logging.set_verbosity_error()  # errors are raised too
-    try:
-        model: nn.Module = models.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's client and what lies beneath raise many kinds
-        raise InputError(
-            f"the weights timm:{name} cannot be downloaded ({first_line(str(error))}); "
-            "fetch them where the hub can be reached and give the file"
-        ) from error
-    return model.state_dict()
 
 
 def _resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
