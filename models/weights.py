@@ -121,6 +121,8 @@ def fitted(
         hint = ""
         if any("running" in key or ".bn." in key for key in missing):
             hint = "; --convert makes a BatchNorm model of LayerNorm weights"
+        elif side := _other_patch(model, given):
+            hint = f"; --set patch_size={side} keeps the patches that they were trained with"
         raise InputError(f"the weights are not of {name}: {'; '.join(told).strip()}{hint}")
     return given
 
@@ -187,6 +189,20 @@ def _resample_patches(model: nn.Module, given: dict[str, Tensor]) -> None:
     if old.shape != mine.shape:
         resample = timm_module("layers").resample_patch_embed
         given[key] = resample(old, list(mine.shape[2:]), antialias=True)
+
+
+def _other_patch(model: nn.Module, given: Mapping[str, Tensor]) -> int:
+    """The patch size in pixels of weights whose patches are not the model's; 0: not known.
+
+    Patches of the article's family are flattened and normed, and cannot be resampled.
+    """
+    rows = given.get("to_patch_embedding.1.weight")  # one number for each of a patch's
+    if not isinstance(model, ViT) or rows is None:
+        return 0
+    mine = model.get_parameter("to_patch_embedding.1.weight")
+    rearrange: Any = model.to_patch_embedding[0]
+    side = rearrange.axes_lengths["p1"] * math.sqrt(len(rows) / len(mine))
+    return int(side) if side.is_integer() and len(rows) != len(mine) else 0
 
 
 def _prefix_tokens(model: Any) -> int:

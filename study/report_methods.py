@@ -9,7 +9,6 @@ from study.results import StudyResult
 from study.tabular import Tabular
 from study.words import counted
 
-
 _COLUMNS = (
     "study",
     "model",
