@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from types import UnionType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from models.errors import InputError
 
@@ -180,7 +180,7 @@ def _shares(switches: NormSwitches, *names: str) -> None:
 
 
 def _parse(name: str, text: str, kind: object) -> SwitchValue:
-    if isinstance(kind, UnionType):  # of a type and None, which is the default
+    if get_origin(kind) in (UnionType, Union):  # of a type, or choices, and None
         if text.lower() == "none":
             return None
         kind = get_args(kind)[0]
