@@ -37,6 +37,7 @@ from store_result import Count, Result, latency_table
 
 from objectives.data import load_search_data
 from objectives.datasets import dataset
+from study.counts import trained_of
 from study.creation import create_or_resume, identify
 from study.request import Request
 from study.schema import leases, trials
@@ -72,7 +73,9 @@ def new_study(host: Server, size: int, finished: int) -> tuple[str, tuple[int, .
     with open_store(host.settings) as store:
         study, _ = create_or_resume(store, identity, request)
         write_history(store, study, identity.rungs, finished)
-        Session(store, study, identity, request, host.settings, CPU, None, True).fill(size)
+        counted = trained_of(identity, data.shape)
+        session = Session(store, study, identity, request, host.settings, CPU, None, True, counted)
+        session.fill(size)
     return request.study_name, identity.rungs
 
 

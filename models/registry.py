@@ -131,6 +131,14 @@ class Variant:
             return self.parts.backbone.removeprefix(TIMM)
         return BACKBONES[self.parts.backbone].timm_name if self.parts.backbone in BACKBONES else ""
 
+    @property
+    def has_two_heads(self) -> bool:
+        """Whether it has a distillation token with a head of its own, beside the class token."""
+        known = BACKBONES.get(self.parts.backbone)
+        if known is not None:
+            return known.family == "distilled"
+        return self.parts.backbone.startswith(TIMM) and "_distilled" in self.parts.backbone
+
     def check_norm_switches(self, switches: Switches) -> None:
         """Raise InputError for a switch of a norm that the model has not."""
         given = non_default(switches)

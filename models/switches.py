@@ -180,7 +180,7 @@ def _shares(switches: NormSwitches, *names: str) -> None:
 
 
 def _parse(name: str, text: str, kind: object) -> SwitchValue:
-    if get_origin(kind) in (UnionType, Union):  # of a type and None, which is the default
+    if get_origin(kind) in (UnionType, Union):  # of a type, or choices, and None
         if text.lower() == "none":
             return None
         kind = get_args(kind)[0]

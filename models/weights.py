@@ -37,7 +37,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
     Files are read without running code that they may hold. Raises InputError.
     """
     if source.startswith(TIMM):
-        return _from_timm(source.removeprefix(TIMM))
+        return pretrained(source.removeprefix(TIMM)).state_dict()
     path = Path(source)
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a file of weights, or timm:NAME")
@@ -59,6 +59,25 @@ def read_weights(source: str) -> dict[str, Tensor]:
     ):
         raise InputError(f"{path} holds no weights by name; save a model's state_dict")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def pretrained(name: str) -> nn.Module:
+    """The model of timm's called `name` with its published weights, downloaded.
+
+    Raises InputError.
+    """
+    models = timm_module("models")
+    if not models.is_model(name):
+        raise InputError(f"timm has no model '{name}'; see timm.list_models(pretrained=True)")
+    import_module("huggingface_hub").utils.logging.set_verbosity_error()  # errors are raised too
+    try:
+        model: nn.Module = models.create_model(name, pretrained=True)
+    except Exception as error:  # the hub's client and what lies beneath raise many kinds
+        raise InputError(
+            f"the weights timm:{name} cannot be downloaded ({first_line(str(error))}); "
+            "fetch them where the hub can be reached and give the file"
+        ) from error
+    return model
 
 
 def fit_weights(
@@ -102,6 +121,8 @@ def fitted(
         hint = ""
         if any("running" in key or ".bn." in key for key in missing):
             hint = "; --convert makes a BatchNorm model of LayerNorm weights"
+        elif side := _other_patch(model, given):
+            hint = f"; --set patch_size={side} keeps the patches that they were trained with"
         raise InputError(f"the weights are not of {name}: {'; '.join(told).strip()}{hint}")
     return given
 
@@ -126,21 +147,6 @@ def _read(path: Path) -> Any:
         except SafetensorError as error:
             raise ValueError(str(error)) from error
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _from_timm(name: str) -> dict[str, Tensor]:
-    models = timm_module("models")
-    if not models.is_model(name):
-        raise InputError(f"timm has no model '{name}'; see timm.list_models(pretrained=True)")
-    import_module("huggingface_hub").utils.logging.set_verbosity_error()  # errors are raised too
-    try:
-        model: nn.Module = models.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's client and what lies beneath raise many kinds
-        raise InputError(
-            f"the weights timm:{name} cannot be downloaded ({first_line(str(error))}); "
-            "fetch them where the hub can be reached and give the file"
-        ) from error
-    return model.state_dict()
 
 
 def _resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,6 +189,20 @@ def _resample_patches(model: nn.Module, given: dict[str, Tensor]) -> None:
     if old.shape != mine.shape:
         resample = timm_module("layers").resample_patch_embed
         given[key] = resample(old, list(mine.shape[2:]), antialias=True)
+
+
+def _other_patch(model: nn.Module, given: Mapping[str, Tensor]) -> int:
+    """The patch size in pixels of weights whose patches are not the model's; 0: not known.
+
+    Patches of the article's family are flattened and normed, and cannot be resampled.
+    """
+    rows = given.get("to_patch_embedding.1.weight")  # one number for each of a patch's
+    if not isinstance(model, ViT) or rows is None:
+        return 0
+    mine = model.get_parameter("to_patch_embedding.1.weight")
+    rearrange: Any = model.to_patch_embedding[0]
+    side = rearrange.axes_lengths["p1"] * math.sqrt(len(rows) / len(mine))
+    return int(side) if side.is_integer() and len(rows) != len(mine) else 0
 
 
 def _prefix_tokens(model: Any) -> int:

@@ -79,6 +79,7 @@ def _why_never(recipe: Recipe) -> str:
         "BatchNorm is frozen on the way": recipe.freeze_bn > 0,
         "statistics are taken of ghost batches": recipe.nbs is not None,
         "blocks are checkpointed": recipe.checkpointing,
+        "a teacher is asked": recipe.teacher is not None,
     }
     return next((reason for reason, is_so in changing.items() if is_so), "")
 

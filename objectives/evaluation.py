@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.modes import modes_kept
+from models.two_heads import token_cosines
 from objectives.feed import feed, in_order
 from objectives.images import Split
 
@@ -30,6 +31,15 @@ def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
             totals += _sums(model(pixels), labels)
     loss, top1, top5 = (totals / len(split)).tolist()
     return Evaluation(loss, top1, top5)
+
+
+@torch.inference_mode()
+def token_cosine(model: nn.Module, split: Split, batch_size: int) -> float:
+    """Mean over `split` of the cosine between class and distillation token, in [-1, 1]."""
+    total = torch.zeros((), dtype=sums_dtype(split.device), device=split.device)
+    for pixels, _ in feed(split, in_order(len(split), batch_size)):
+        total += token_cosines(model, pixels).sum()
+    return float(total) / len(split)
 
 
 def sums_dtype(device: torch.device) -> torch.dtype:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from models.fold import fold
 from models.norms import batch_norms
+from models.two_heads import has_two_heads
 from models.unified_norm import unified_norms
 from objectives.batch_stats import recalibrated
-from objectives.evaluation import Evaluation, evaluate
+from objectives.evaluation import Evaluation, evaluate, token_cosine
 from objectives.images import Split
 from objectives.metrics import RungMetrics, TestMetrics
 from objectives.peak_memory import peak_memory_bytes
@@ -27,6 +28,7 @@ class _Judgement:
     running: Evaluation  # the same where there are no averages
     judged_s: float
     lag: float | None = None  # of the running averages; None: there are none
+    cosine: float | None = None  # of class and distillation token; None: there is one token
 
 
 _UNKNOWN = _Judgement(
@@ -67,6 +69,7 @@ def measure(run: Run, rung: int, grad_norm: Tensor | None = None) -> RungMetrics
         val_accuracy_raw_weights=raw,
         statistics_lag=found.lag,
         peak_memory_bytes=peak_memory_bytes(run.device),
+        token_cosine=found.cosine,
         **_reached(run, found.judged.accuracy),
     )
 
@@ -112,7 +115,16 @@ def _judge(run: Run, split: Split) -> _Judgement:
         synchronize(run.device)
         judged_s = time.perf_counter() - began_s
         lag = mean_shift(kept, statistics(model))
-    return _Judgement(judged, running or judged, judged_s, lag)
+        cosine = _cosine(run, model, split)
+    return _Judgement(judged, running or judged, judged_s, lag, cosine)
+
+
+def _cosine(run: Run, model: nn.Module, split: Split) -> float | None:
+    """As the model is, since folding moves the final norm into the heads."""
+    if not has_two_heads(model):
+        return None
+    with run.autocast():
+        return token_cosine(model, split, run.config.evaluation_batch_size)
 
 
 def _raw(run: Run) -> float:

@@ -28,6 +28,7 @@ class RungMetrics:
     peak_memory_bytes: int | None = None  # of the device, or of this process, since the run began
     time_to_target_s: float | None = None  # of training, at the first rung that reached the target
     epochs_to_target: float | None = None
+    token_cosine: float | None = None  # of class and distillation token, mean over images
 
 
 @dataclass(frozen=True)

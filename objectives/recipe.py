@@ -44,6 +44,7 @@ class TrainConfig:
     recalibration_images: int = RECALIBRATION_IMAGES  # behind recalibrated BN statistics
     evaluation_batch_size: int = 250
     target: float | None = None  # validation accuracy whose time and epochs are noted
+    teacher_checksum: str | None = None  # of the recipe's teacher; None: not known
 
     @property
     def steps(self) -> int:

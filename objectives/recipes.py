@@ -99,6 +99,8 @@ class Recipe:
         found = [] if self.name == "article" else [self.name]
         if self.train == "head":
             found.append("linear probe")
+        if self.teacher is not None:
+            found.append(f"{self.distillation} distillation")
         if self.nbs is not None:
             found.append(f"NBS {self.nbs}")
         if self.sync_bn:

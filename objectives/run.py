@@ -18,9 +18,10 @@ from objectives.batch_stats import freeze, recalibrated
 from objectives.card import Card, card_of
 from objectives.compiling import compiled, possible
 from objectives.data import SearchData
+from objectives.distillation import training_loss
 from objectives.errors import StateError
 from objectives.evaluation import sums_dtype
-from objectives.execution import FAST, Execution, Loss, autocast, loss_of
+from objectives.execution import FAST, Execution, Loss, autocast
 from objectives.images import CPU
 from objectives.initial import initial_model, train_head_only
 from objectives.metrics import RungMetrics
@@ -117,6 +118,8 @@ class Run:
 
     @cached_property
     def _scheduled(self) -> list[ProgressiveRepBatchNorm]:
+        if self.config.recipe.train == "head":
+            return []  # all but the classifier stays
         averaged = [] if self.ema is None else progressive_norms(self.ema.module)
         return [*progressive_norms(self.model), *averaged]
 
@@ -219,17 +222,17 @@ def start(
     data = data.to(device)
     recipe = config.recipe
     model = initial_model(config, data)
-    for norm in progressive_norms(model):
-        norm.set_progress(0.0)  # trained weights may come with the end of another run
     set_ghost(model, recipe.nbs)
     if recipe.train == "head":
         train_head_only(model)
+    for norm in [] if recipe.train == "head" else progressive_norms(model):
+        norm.set_progress(0.0)  # trained weights may come with the end of another run
     execution = possible(execution, model, device, recipe)
     execution = replace(execution, merged=merge_attention(model, execution.merged))
     if recipe.checkpointing:
         checkpoint_blocks(model)
     optimizer = optimizer_of(model, config, execution)
-    loss = loss_of(model, config.precision, recipe.label_smoothing)
+    loss = training_loss(model, config, data)
     return Run(
         config,
         data,

@@ -41,6 +41,7 @@ def _study_lines(seen: Overview, session: Session) -> list[str]:
         f"trials:  {total} of {most}{counted(identity.epochs, 'epoch')} on "
         f"{identity.train_images:,} images, {identity.precision}",
         *([] if identity.recipe == Recipe() else [f"recipe:  {identity.recipe}"]),
+        f"trains:  {session.trained}",
         *notes(session.request),
     ]
 

@@ -30,6 +30,7 @@ from study.cli_options import (
     SkipBrokenOption,
     StorageOption,
     TargetOption,
+    TeacherOption,
     TrainImagesOption,
     WeightsOption,
     WorkersOption,
@@ -120,6 +121,7 @@ def run(
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
     new_head: NewHeadOption = False,
+    teacher: TeacherOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
@@ -142,7 +144,7 @@ def run(
     from study.recipe_options import searched_fields, training_of
     from study.request import Request, default_pruner, parse_space, parse_workers
 
-    training = training_of(model, recipe, config, fields)
+    training = training_of(model, recipe, config, fields, teacher)
     ranges = parse_space(model, space, lr, batch_size, training.preset)
     request = Request(
         model=model,

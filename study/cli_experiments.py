@@ -27,6 +27,7 @@ from study.cli_options import (
     SkipBrokenOption,
     StorageOption,
     TargetOption,
+    TeacherOption,
     TrainImagesOption,
     WeightsOption,
     WorkersOption,
@@ -90,6 +91,7 @@ def fit(
     weights: WeightsOption = None,
     convert: ConvertOption = False,
     new_head: NewHeadOption = False,
+    teacher: TeacherOption = None,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
     device: DeviceOption = "auto",
@@ -119,7 +121,7 @@ def fit(
     from study.request import Request, parse_workers
 
     settings = settings_from(storage, mlflow, checkpoints)
-    training = training_of(model or "vit", recipe, config, fields)
+    training = training_of(model or "vit", recipe, config, fields, teacher)
     if search is None:
         batch_size = batch_size or training.preset.batch_size
     given = {"--model": model, "--lr": lr, "--batch-size": batch_size}
@@ -127,8 +129,9 @@ def fit(
         raise InputError(f"the values come from '{search}'; leave out {', '.join(named)}")
     if search is None and (missing := [name for name, value in given.items() if value is None]):
         raise InputError(f"fit needs a STUDY, or a model and its values: {', '.join(missing)}")
-    if search is not None and (recipe or config or fields):
-        raise InputError(f"the recipe comes from '{search}'; leave out --recipe, --config, --set")
+    if search is not None and (recipe or config or fields or teacher):
+        options = "--recipe, --config, --set, --teacher"
+        raise InputError(f"the recipe comes from '{search}'; leave out {options}")
     request = Request(
         model=model or "vit",
         switches=training.switches,
@@ -189,6 +192,10 @@ def sweep(
     train_images: TrainImagesOption = None,
     image_size: ImageSizeOption = None,
     skip_broken: SkipBrokenOption = False,
+    weights: WeightsOption = None,
+    convert: ConvertOption = False,
+    new_head: NewHeadOption = False,
+    teacher: TeacherOption = None,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
     device: DeviceOption = "auto",
@@ -217,7 +224,7 @@ def sweep(
     from study.request import Request, parse_workers
 
     names = parse_names(models)
-    training = training_of(names[0], recipe, config, fields)
+    training = training_of(names[0], recipe, config, fields, teacher)
     request = Request(
         model=names[0],
         switches=training.switches,
@@ -229,6 +236,9 @@ def sweep(
         train_images=train_images,
         image_size=training.image_size(image_size),
         skip_broken=skip_broken,
+        weights=weights,
+        convert=convert,
+        new_head=new_head,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]
         device=device,

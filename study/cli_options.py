@@ -116,6 +116,16 @@ ConvertOption = Annotated[
 NewHeadOption = Annotated[
     bool, typer.Option("--new-head", help="Leave out the weights of the classifier.")
 ]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="FILE|timm:NAME",
+        help="Distil from a trained model, hard unless --set distillation=soft says otherwise: an "
+        "exported file, a checkpoint, or one of timm's, downloaded.",
+        show_default=False,
+    ),
+]
 PrecisionOption = Annotated[
     str,
     typer.Option(

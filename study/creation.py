@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from uuid import uuid4
 
 import optuna
@@ -11,6 +11,8 @@ from models.registry import variant
 from objectives.data import SearchData
 from objectives.initial import check_fit, initial_weights
 from objectives.recipe import epoch_rungs, recalibration_images, search_rungs
+from objectives.recipes import Recipe
+from objectives.teacher import load_teacher, teacher_source
 from study.environment import versions
 from study.errors import IdentityError
 from study.execution import note_execution
@@ -32,6 +34,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         options = (chosen, request.convert, request.new_head)
         initial, state = initial_weights(request.weights, *options)
         check_fit(initial, state, chosen, data.shape, switches)
+    recipe, teacher_checksum = _taught(request.recipe, data)
     rungs = epoch_rungs if request.plan else search_rungs
     return StudyIdentity(
         model=chosen.name,
@@ -55,11 +58,22 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         new_head=request.new_head,
         recalibration_images=recalibration_images(data.shape.size),
         precision=request.precision,
-        recipe=request.recipe,
+        recipe=recipe,
         others=request.space.others,
         target=request.target,
+        teacher_checksum=teacher_checksum,
         **(request.plan.identity_fields if request.plan else {}),
     )
+
+
+def _taught(recipe: Recipe, data: SearchData) -> tuple[Recipe, str | None]:
+    """`recipe` with its teacher as it is found from any folder, and the teacher's checksum."""
+    if recipe.teacher is None:
+        return recipe, None
+    source = teacher_source(recipe.teacher)
+    teacher = load_teacher(source)
+    teacher.check(data.shape)
+    return replace(recipe, teacher=source), teacher.checksum
 
 
 def create_or_resume(

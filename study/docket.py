@@ -14,6 +14,7 @@ from objectives.data import SearchData, load_search_data
 from objectives.data_options import DataOptions
 from objectives.datasets import dataset
 from objectives.initial import read_initial
+from objectives.teacher import load_teacher
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
@@ -157,6 +158,8 @@ class Docket:
         check_mlflow(study, runs, self.settings)
         if identity.initial is not None:
             read_initial(identity.initial)
+        if identity.recipe.teacher is not None:
+            load_teacher(identity.recipe.teacher, identity.teacher_checksum)
         data = self._load(study.study_name, identity)
         compare_versions(study)
         storage = WorkerStorage(self.store, study._study_id, identity.space.distributions())

@@ -60,6 +60,7 @@ class StudyIdentity:
     recipe: Recipe = field(default_factory=Recipe)
     others: tuple[Searched, ...] = ()  # that are searched beside learning rate and batch size
     target: float | None = None  # validation accuracy whose time and epochs are noted
+    teacher_checksum: str | None = None  # of the recipe's teacher
     precision: Precision = PRECISION
     kind: Kind = "search"
     configurations: tuple[Configuration, ...] = ()  # trained with each seed; of a search none
@@ -158,6 +159,7 @@ class StudyIdentity:
             initial=self.initial,
             recipe=replace(self.recipe, **of_recipe),
             target=self.target,
+            teacher_checksum=self.teacher_checksum,
             precision=self.precision,
             recalibration_images=self.recalibration_images,
         )
@@ -177,6 +179,8 @@ class StudyIdentity:
                 continue  # the same, wherever they lie
             if name == "recipe":
                 mine, theirs = asdict(mine), asdict(theirs)
+                if self.teacher_checksum == other.teacher_checksum is not None:
+                    theirs["teacher"] = mine["teacher"]
             if name in ("switches", "recipe"):
                 keys = sorted(
                     {key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from models.errors import InputError
 from models.registry import variant
+from objectives.recipes import ARTICLE
 
 if TYPE_CHECKING:
     from study.request import Request
@@ -38,8 +39,27 @@ def check_training(request: "Request") -> None:
             "train=head is a linear probe of trained weights; name them with --weights, or --set "
             "train=all"
         )
+    _check_teaching(request)
     if request.target is not None and not 0.0 < request.target <= 1.0:
         raise InputError(f"--target {request.target:g} must be an accuracy in (0, 1], as 0.97")
+
+
+def _check_teaching(request: "Request") -> None:
+    """Raise InputError where a teacher and what is said of distillation do not go together."""
+    recipe = request.recipe
+    names = ("distillation", "alpha", "tau")
+    said = [name for name in names if getattr(recipe, name) != getattr(ARTICLE, name)]
+    said += [one.name for one in request.space.others if one.name in names]
+    if recipe.teacher is None and said:
+        raise InputError(f"{said[0]} is about a teacher; name one with --teacher")
+    if recipe.teacher is not None and recipe.distillation == "none":
+        raise InputError("distillation=none has no use for a teacher; leave out --teacher")
+    is_one_silent = recipe.teacher is not None and recipe.alpha in (0.0, 1.0)
+    if is_one_silent and variant(request.model).has_two_heads:
+        raise InputError(
+            f"alpha={recipe.alpha:g} would train one head of two, and both are judged; choose "
+            "one between 0 and 1, or leave out --teacher"
+        )
 
 
 def notes(request: "Request") -> list[str]:
@@ -56,6 +76,19 @@ def notes(request: "Request") -> list[str]:
             f"note:    BatchNorm sees micro-batches, one of {recipe.accumulate} of a batch, not "
             "the batch"
         )
-    if recipe.train == "head":
-        found.append("note:    only the classifier is trained: a linear probe")
-    return found
+    return [*found, *_teaching(request)]
+
+
+def _teaching(request: "Request") -> list[str]:
+    """Which head learns from what, where there are two or a teacher."""
+    recipe, has_two_heads = request.recipe, variant(request.model).has_two_heads
+    if recipe.teacher is None:
+        labels = "note:    both heads learn from the labels, and their mean is judged"
+        return [labels] if has_two_heads else []
+    told = f"{recipe.teacher}, {recipe.distillation}, weight {recipe.alpha:g}"
+    if recipe.distillation == "soft":
+        told += f" at temperature {recipe.tau:g}"
+    heads = "one head learns from the labels and from"
+    if has_two_heads:
+        heads = "the mean of both heads is judged; one learns from the labels, the other from"
+    return [f"teacher: {heads} {told}"]

@@ -35,16 +35,25 @@ class Training:
 
 
 def training_of(
-    model: str, recipe: str | None, config: Path | None, texts: list[str] | None
+    model: str,
+    recipe: str | None,
+    config: Path | None,
+    texts: list[str] | None,
+    teacher: str | None = None,
 ) -> Training:
     """The recipe called `recipe` with what a TOML file and then NAME=VALUE texts say instead.
 
-    A name is a field of the recipe or a switch of the model called `model`. Raises InputError.
+    A name is a field of the recipe or a switch of the model called `model`. A `teacher` that
+    nothing more is said of teaches as DeiT's does: hard. Raises InputError.
     """
     given = _read(config) if config is not None else {}
     named = given.pop(FILE_RECIPE, None)
     chosen = preset(recipe or named or "article")
     given |= dict(pair(text) for text in texts or ())
+    if teacher is not None:
+        given["teacher"] = teacher
+    if "teacher" in given and chosen.recipe.distillation == "none":
+        given = {"distillation": "hard", **given}
     kind = variant(model).switches
     hints, own = get_type_hints(kind), field_types()
     for name in given:
@@ -83,7 +92,7 @@ def training_words(recipe: Recipe, switches: Switches | None) -> list[str]:
     changed |= {name: given[name] for name in usual if name in given}
     changed = {name: value for name, value in changed.items() if usual.get(name) != value}
     for name, value in {**recipe.changes, **changed}.items():
-        words += ["--set", f"{name}={value}"]
+        words += ["--teacher", str(value)] if name == "teacher" else ["--set", f"{name}={value}"]
     return words
 
 

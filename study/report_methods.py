@@ -9,6 +9,17 @@ from study.results import StudyResult
 from study.tabular import Tabular
 from study.words import counted
 
+_COLUMNS = (
+    "study",
+    "model",
+    "parameters",
+    "trained",
+    "GMACs",
+    "blocks executed",
+    "device",
+    "computed",
+)
+
 
 def how_judged(identity: StudyIdentity) -> tuple[str, str]:
     """On which data a study was trained and judged, and by which recipe."""
@@ -34,7 +45,7 @@ def environment(results: Sequence[StudyResult]) -> Section:
     table = Tabular(
         "environment",
         "What ran, counted on the models while they did",
-        ("study", "model", "parameters", "GMACs", "blocks executed", "device", "computed"),
+        _COLUMNS,
         tuple(tuple(_row(result)) for result in results),
         left=2,
     )
@@ -49,6 +60,7 @@ def _row(result: StudyResult) -> Iterator[str]:
     yield result.name
     yield result.model
     yield f"{first.get('parameters', 0):,}"
+    yield f"{first['trained_parameters']:,}" if "trained_parameters" in first else ""
     yield f"{first.get('multiply_adds', 0) / 1e9:.4g}"
     yield str(first.get("blocks_executed", ""))
     yield "; ".join(dict.fromkeys(devices))

@@ -15,6 +15,7 @@ from objectives.datasets import dataset, validation_count
 from objectives.execution import has_bf16_units
 from objectives.hardware import has_mps
 from study import data_dir, slots
+from study.counts import Trained, trained_of
 from study.creation import create_or_resume, identify
 from study.crew import berths
 from study.docket import check_checkpoints, open_checkpoints
@@ -49,6 +50,7 @@ class Session:
     device: torch.device
     runs: StudyRuns | None  # None: tracking is off
     is_new: bool
+    trained: Trained  # of its model's parameters
 
     def overview(self) -> Overview:
         """How the study stands now."""
@@ -152,18 +154,18 @@ _Decide = Callable[[], str]
 
 def _identified(
     requests: Sequence[Request], settings: Settings, device: torch.device
-) -> list[tuple[Request, StudyIdentity, _Decide]]:
+) -> list[tuple[Request, StudyIdentity, Trained, _Decide]]:
     """What each study is to be, on data that are read once; workers read their own."""
     first = requests[0]
     source = dataset(first.dataset, settings.data_dir, first.data_options)
     whole = load_search_data(source, first.is_joined)
-    found: list[tuple[Request, StudyIdentity, _Decide]] = []
+    found: list[tuple[Request, StudyIdentity, Trained, _Decide]] = []
     for request in requests:
         data = _limited(whole, request)
         identity = identify(request, data)
         shares = _shares(request, device)
         decide = partial(decided, identity, data.shape, request.compile, request.trials, shares)
-        found.append((request, identity, decide))
+        found.append((request, identity, trained_of(identity, data.shape), decide))
     return found
 
 
@@ -183,6 +185,7 @@ def _opened(
     device: torch.device,
     request: Request,
     identity: StudyIdentity,
+    trained: Trained,
     decide: _Decide,
 ) -> Session:
     """The study, created or found, with its place in MLflow."""
@@ -190,7 +193,7 @@ def _opened(
         study, is_new = create_or_resume(store, identity, request, decide)
         runs = _open_runs(store, study, identity, settings)
         set_stopped(study, False)
-    return Session(store, study, identity, request, settings, device, runs, is_new)
+    return Session(store, study, identity, request, settings, device, runs, is_new, trained)
 
 
 def _shares(request: Request, device: torch.device) -> int:
