@@ -19,6 +19,7 @@ from study.cli_options import (
     GpusPerWorkerOption,
     ImageSizeOption,
     JsonOption,
+    KeepWeightsOption,
     MlflowOption,
     NewHeadOption,
     PrecisionOption,
@@ -92,6 +93,7 @@ def fit(
     new_head: NewHeadOption = False,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
+    keep_weights: KeepWeightsOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
@@ -145,6 +147,7 @@ def fit(
         new_head=new_head,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]
+        keep_weights=keep_weights,  # type: ignore[arg-type]
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,
@@ -191,6 +194,7 @@ def sweep(
     skip_broken: SkipBrokenOption = False,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
+    keep_weights: KeepWeightsOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
@@ -231,6 +235,7 @@ def sweep(
         skip_broken=skip_broken,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]
+        keep_weights=keep_weights,  # type: ignore[arg-type]
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,

@@ -17,6 +17,7 @@ from study.cli_measure import measure_command
 from study.cli_models import model_commands
 from study.cli_reports import report_commands
 from study.cli_reproduce import reproduce_command
+from study.cli_soup import soup_command
 from study.cli_stability import stability_command
 from study.cli_stack import stack_commands
 from study.cli_team import team_commands
@@ -36,6 +37,7 @@ measure_command(app)
 report_commands(app)
 reproduce_command(app)
 model_commands(app)
+soup_command(app)
 team_commands(app)
 stack_commands(app)
 
