@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InputError
+from models.unified_norm import UnifiedNorm, second_moment
 from objectives.card import Card
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
@@ -119,6 +120,27 @@ def test_statistics_are_those_of_the_average_not_the_average_of_statistics(
         torch.testing.assert_close(found, values.var(dim=0), rtol=2e-3, atol=1e-5)
         # The first sees the images alone, whatever the weights.
         assert torch.allclose(found, average, rtol=0.1, atol=1e-4) == (number == 0)
+
+
+def test_unified_norms_get_the_moments_of_the_average(subset: SearchData) -> None:
+    run = new_run(subset, model="vit_un", rungs=(400,))
+    list(train(run))
+    judge = Judge(run.card.build(), run.recalibration_pixels, subset.validation)
+    members = [judge.member(f"{by}", moved(run.weights(), by)) for by in (0.5, -1.0)]
+    soup = uniform_soup(judge, members)
+    model = run.card.build().eval()
+    model.load_state_dict(soup.state)
+    path, norm = [pair for pair in model.named_modules() if isinstance(pair[1], UnifiedNorm)][-1]
+    inputs: list[Tensor] = []
+    norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        model(run.recalibration_pixels)
+    found, average = (
+        state[f"{path}.running_moment"]
+        for state in (soup.state, averaged([one.state for one in members]))
+    )
+    torch.testing.assert_close(found, second_moment(inputs[0]), rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(found, average, rtol=0.05)
 
 
 def test_different_initialisations_average_to_about_chance(
