@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from models.errors import InputError
 from objectives import card
-from objectives.data import SearchData
+from objectives.data import SearchData, load_test
 from objectives.evaluation import evaluate
 from study.experiment_requests import planned
 from study.inspection import Asked as Inspection
@@ -154,16 +154,13 @@ def test_a_uniform_soup_of_runs_is_that_of_their_study(
 def test_test_images_are_read_once_asked_for(
     kept: Overview, bnvit: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from study import soup_images
-
     read: list[int] = []
-    right = soup_images.load_test
 
     def noted(*args: object) -> object:
         read.append(1)
-        return right(*args)  # type: ignore[arg-type]
+        return load_test(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(soup_images, "load_test", noted)
+    monkeypatch.setattr("study.soup_images.load_test", noted)
     code, out, _ = bnvit(f"soup {kept.study} --json --device cpu -o s.safetensors")
     told = json.loads(out)
     assert (code, told["test"], read) == (0, None, [])
