@@ -33,6 +33,7 @@ class Card:
     std: tuple[float, ...] | None = None
     folded: bool = False  # the norms that can are folded already
     precision: Precision = PRECISION  # of the matrix products in training
+    initialisation: str | None = None  # what training began with; None: not known
 
     def metadata(self) -> dict[str, str]:
         """For safetensors."""
@@ -66,7 +67,15 @@ def card_of(config: TrainConfig, image: ImageShape, train: Split) -> Card:
         for values in (train.mean, train.std)
     )
     switches = asdict(config.switches)
-    return Card(config.model, switches, image, mean, std, precision=config.precision)
+    return Card(
+        config.model,
+        switches,
+        image,
+        mean,
+        std,
+        precision=config.precision,
+        initialisation=config.initialisation,
+    )
 
 
 def save(path: Path, state: Mapping[str, Tensor], card: Card | None) -> None:
@@ -116,5 +125,13 @@ def _written(path: Path) -> dict[str, Any] | None:
 def _card(values: dict[str, Any]) -> Card:
     mean, std = (None if values[name] is None else tuple(values[name]) for name in ("mean", "std"))
     image = ImageShape(**values["image"])
-    precision = values.get("precision", PRECISION)  # which earlier versions did not write
-    return Card(values["model"], values["switches"], image, mean, std, values["folded"], precision)
+    return Card(
+        values["model"],
+        values["switches"],
+        image,
+        mean,
+        std,
+        values["folded"],
+        values.get("precision", PRECISION),  # which earlier versions did not write, as the next
+        values.get("initialisation"),
+    )

@@ -73,6 +73,21 @@ class TrainConfig:
         last = self.recipe.freeze_bn * self.train_images
         return self.rungs[-1] - last if last else math.inf
 
+    @property
+    def initialisation(self) -> str | None:
+        """What it begins with: runs of one model with the same here begin with equal weights.
+
+        None: not known.
+        """
+        if self.initial is None:
+            drawn = "" if self.recipe.init == "usual" else f", {self.recipe.init}"
+            return f"random weights of seed {self.seed}{drawn}"
+        if self.initial.checksum is None:
+            return None
+        converted = ", converted" if self.initial.convert else ""
+        head = f", a head of seed {self.seed}" if self.initial.new_head else ""
+        return f"weights {self.initial.checksum}{converted}{head}"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from sqlalchemy import column, select, table
 
 from study.identity import UUID_KEY
+from study.keeping import keeps_all
 from study.schema import attribute_told, leases, trials
 from study.spool_line import Line
 from study.storage import Store
@@ -114,10 +115,17 @@ class Applier:
         if not path.exists():
             return  # uploaded already
         with self._store.locked(WEIGHTS_LOCK + standing.study_id):
-            if standing.state.is_finished() and self._is_best(line):
-                self._tracker.trials.keep_weights(self._run_id(line), path)
-                self._tracker.drop_others(line.runs, line.label.key)
+            if standing.state.is_finished():
+                self._keep_weights(line, standing, path)
         _discard_weights(line, folder)
+
+    def _keep_weights(self, line: Line, standing: _Standing, path: Path) -> None:
+        """By what the study says now, whatever it said when the line was written."""
+        if keeps_all(self._store, standing.study_id):
+            self._tracker.trials.keep_weights(self._run_id(line), path)
+        elif self._is_best(line):
+            self._tracker.trials.keep_weights(self._run_id(line), path)
+            self._tracker.drop_others(line.runs, line.label.key)
 
     def _check_place(self, line: Line) -> None:
         """Raises TrackingError where MLflow was emptied and gave the experiment's id to others."""

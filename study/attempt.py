@@ -229,8 +229,8 @@ class Attempt:
         """Tell everybody how the trial ended; Optuna last, as that is the commit."""
         if self.is_pending and result.outcome is not Outcome.FAILED:
             self._patiently(self.ledger.report)
-        is_best = self._patiently(lambda: self.ledger.is_best(result))
-        self.ledger.record_end(result, with_weights=is_best)
+        with_weights = self._patiently(lambda: self.ledger.keeps_weights(result))
+        self.ledger.record_end(result, with_weights)
         self._patiently(lambda: self.ledger.tell(result))
         self.job.checkpoints.discard(self.number)
         return result.outcome

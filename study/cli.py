@@ -20,6 +20,7 @@ from study.cli_options import (
     GpusPerWorkerOption,
     ImageSizeOption,
     JsonOption,
+    KeepWeightsOption,
     MetricsHostOption,
     MetricsPortOption,
     MlflowOption,
@@ -120,6 +121,7 @@ def run(
     convert: ConvertOption = False,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
+    keep_weights: KeepWeightsOption = None,
     new_head: NewHeadOption = False,
     teacher: TeacherOption = None,
     device: DeviceOption = "auto",
@@ -166,6 +168,7 @@ def run(
         new_head=new_head,
         precision=precision,  # type: ignore[arg-type]
         compile=compile_,  # type: ignore[arg-type]
+        keep_weights=keep_weights,  # type: ignore[arg-type]
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,

@@ -19,6 +19,7 @@ from study.cli_options import (
     GpusPerWorkerOption,
     ImageSizeOption,
     JsonOption,
+    KeepWeightsOption,
     MlflowOption,
     NewHeadOption,
     PrecisionOption,
@@ -94,6 +95,7 @@ def fit(
     teacher: TeacherOption = None,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
+    keep_weights: KeepWeightsOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
@@ -148,6 +150,7 @@ def fit(
         new_head=new_head,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]
+        keep_weights=keep_weights,  # type: ignore[arg-type]
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,
@@ -198,6 +201,7 @@ def sweep(
     teacher: TeacherOption = None,
     precision: PrecisionOption = "float32",
     compile_: CompileOption = "auto",
+    keep_weights: KeepWeightsOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     workers_per_gpu: WorkersPerGpuOption = 1,
@@ -241,6 +245,7 @@ def sweep(
         new_head=new_head,
         precision=precision,  # type: ignore[arg-type]  # checked by Request.check
         compile=compile_,  # type: ignore[arg-type]
+        keep_weights=keep_weights,  # type: ignore[arg-type]
         device=device,
         workers=parse_workers(workers),
         workers_per_gpu=workers_per_gpu,

@@ -141,6 +141,16 @@ CompileOption = Annotated[
         "which is on CUDA always, on a CPU where it pays.",
     ),
 ]
+KeepWeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-weights",
+        metavar="best|all",
+        help="Whose weights stay in MLflow: the best trial's, or those of each that is trained to "
+        "its end, for 'soup'. A rerun may change it. Default: as the study has it, else best.",
+        show_default=False,
+    ),
+]
 WorkersOption = Annotated[
     str | None,
     typer.Option(

@@ -17,6 +17,7 @@ from study.environment import versions
 from study.errors import IdentityError
 from study.execution import note_execution
 from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
+from study.keeping import note_keeping
 from study.request import Request
 from study.samplers import pruner
 from study.storage import Store
@@ -99,6 +100,7 @@ def create_or_resume(
             _refuse_difference(found, identity, request)
             if request.compile != "auto":
                 note_execution(found, decide())
+            note_keeping(found, request.keep_weights)
             return found, False
     execution = decide()
     study = found or optuna.create_study(
@@ -108,6 +110,7 @@ def create_or_resume(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([identity.value_name])  # on the dashboard's axes
     note_execution(study, execution)
+    note_keeping(study, request.keep_weights)
     study.set_user_attr(VERSIONS_KEY, versions())
     if request.plan is not None and request.plan.source is not None:
         study.set_user_attr(SOURCE_TRIALS_KEY, request.plan.source_trials)

@@ -18,6 +18,7 @@ from study.cli_models import model_commands
 from study.cli_recipes import recipe_commands
 from study.cli_reports import report_commands
 from study.cli_reproduce import reproduce_command
+from study.cli_soup import soup_command
 from study.cli_stability import stability_command
 from study.cli_stack import stack_commands
 from study.cli_team import team_commands
@@ -38,6 +39,7 @@ report_commands(app)
 reproduce_command(app)
 model_commands(app)
 recipe_commands(app)
+soup_command(app)
 team_commands(app)
 stack_commands(app)
 

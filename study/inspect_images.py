@@ -47,7 +47,7 @@ def images_for(
     wanted = _wanted(found)
     name, options = named, DataOptions(size)
     if name is None:
-        name, usual = _suitable(found, wanted, settings)
+        name, usual = suitable(found, wanted, settings)
         options = usual if size is None else replace(usual, image_size=size)
     data_dir.prepare(settings.data_dir)
     data = load_search_data(dataset(name, settings.data_dir, options))
@@ -73,7 +73,7 @@ def _wanted(found: Sequence[Found]) -> ImageShape | None:
     return next(iter(shapes.values()), None)
 
 
-def _suitable(
+def suitable(
     found: Sequence[Found], wanted: ImageShape | None, settings: Settings
 ) -> tuple[str, DataOptions]:
     """The data set that a model was trained on, as far as that is known, and how it is read."""

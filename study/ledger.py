@@ -16,6 +16,7 @@ from study import slots
 from study.beat import Progress
 from study.best import best_rank, rank
 from study.job import Job, computed
+from study.keeping import keeps_all
 from study.leases import Claim, LeaseLostError
 from study.memory import MEMORY_KEY
 from study.plan import COMPUTED, CURVE, TEST
@@ -82,10 +83,12 @@ class Ledger:
         self._recorded = len(self.run.curve)
         return verdict
 
-    def is_best(self, result: Result) -> bool:
-        """Whether a trial that ends with `result` is the best so far."""
+    def keeps_weights(self, result: Result) -> bool:
+        """Whether a trial that ends with `result` is one whose weights are kept, by now."""
         if result.outcome is not Outcome.COMPLETE:
             return False
+        if keeps_all(self.job.store, self.job.study._study_id):
+            return True
         assert result.value is not None
         mine = rank(self.job.study, result.value, self.claim.number)
         return mine > best_rank(self.job.study)

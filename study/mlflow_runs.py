@@ -65,6 +65,13 @@ def drop_weights(client: MlflowClient, experiment_id: str, keep_trial_key: str |
         client.delete_tag(run.info.run_id, WEIGHTS_TAG)
 
 
+def weights_kept(client: MlflowClient, experiment_id: str) -> dict[int, str]:
+    """The runs that keep weights, by the number of their trial."""
+    found = search(client, experiment_id, f"tags.{WEIGHTS_TAG} = 'true'")
+    ids = {int(run.data.tags["trial_number"]): str(run.info.run_id) for run in found}
+    return dict(sorted(ids.items()))
+
+
 def curves(client: MlflowClient, runs: StudyRuns) -> dict[int, TrialRecord]:
     """What is recorded of each trial, by its number; a request per run, several at a time."""
     by_number: dict[int, list[Run]] = {}

@@ -117,6 +117,11 @@ class MlflowTracker(NullTracker):
         with errors_told():
             return mlflow_runs.curves(self.client, runs)
 
+    def weights_kept(self, runs: StudyRuns) -> dict[int, str]:
+        """The runs of a study that keep weights, by the number of their trial."""
+        with errors_told():
+            return mlflow_runs.weights_kept(self.client, runs.experiment_id)
+
     def download_weights(self, run_id: str, folder: Path) -> Path:
         """The weights that a run keeps, as a file in `folder`. Raises TrackingError."""
         with errors_told():

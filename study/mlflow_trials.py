@@ -89,7 +89,7 @@ class MlflowTrials:
             self.client.log_batch(run_id, metrics=metrics)
 
     def keep_weights(self, run_id: str, path: Path) -> None:
-        """Keep the safetensors file `path` as the weights of the study's best trial."""
+        """Keep the safetensors file `path` as the trial's weights."""
         with errors_told():
             keep_weights(self.client, run_id, path)
 

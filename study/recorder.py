@@ -32,7 +32,7 @@ class NullRecorder:
         """The trial waits again."""
 
     def weights(self, weights: Mapping[str, Tensor], card: Card | None = None) -> None:
-        """The weights of the trial, which is the study's best so far."""
+        """The weights of the trial, which are to be kept as far as is known."""
 
     def close(self, result: Result, state: str) -> None:
         """The trial has ended; `state` is Optuna's."""
@@ -68,7 +68,7 @@ class TrialRecorder(NullRecorder):
         self._tell("put_back")
 
     def weights(self, weights: Mapping[str, Tensor], card: Card | None = None) -> None:
-        """The weights of the trial, which is the study's best so far, after its last rung."""
+        """The weights of the trial, which are to be kept as far as is known, at its end."""
         path = self.spool.folder / f"{self._stem(self.attempt)}.safetensors"
         _save(weights, card, path)
         self._tell("weights", file=path.name, value=self._value)

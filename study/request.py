@@ -17,6 +17,7 @@ from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.engine import Engine, check_engine
 from study.identity import PrunerName, SamplerName
+from study.keeping import Keep
 from study.plan import Plan
 from study.recipe_checks import check_training
 from study.recipe_options import training_words
@@ -48,6 +49,7 @@ _PLAIN_OPTIONS = (
     "ray_address",
     "gpus_per_worker",
     "compile",
+    "keep_weights",
     "target",
     "study",
     "metrics_port",
@@ -95,6 +97,7 @@ class Request:
     recipe: Recipe = field(default_factory=Recipe)
     target: float | None = None  # validation accuracy whose time and epochs are noted
     compile: Compile = "auto"
+    keep_weights: Keep | None = None  # None: as the study has it; a new one keeps the best's
     plan: Plan | StabilityPlan | None = None  # None: a search
 
     @property
@@ -139,6 +142,8 @@ class Request:
         self.data_options  # noqa: B018  # which checks itself
         check_precision(self.precision)
         _one_of("compile", self.compile, get_args(Compile))
+        if self.keep_weights is not None:
+            _one_of("keep-weights", self.keep_weights, get_args(Keep))
         if isinstance(self.workers, int):
             _within("workers", self.workers, MOST_WORKERS, least=0)
         check_engine(self)

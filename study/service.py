@@ -9,6 +9,7 @@ from functools import partial
 import optuna
 import torch
 
+from models.errors import InputError
 from objectives.compiling import keep_in
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset, validation_count
@@ -129,6 +130,7 @@ def open_sessions(
     for request in requests:
         request.check()
     settings.check()
+    _check_keeping(requests, settings)
     probe_addresses(settings)
     check_checkpoints(settings)
     device = device_of(requests[0].device)
@@ -147,6 +149,13 @@ def open_sessions(
         for session in sessions:
             session.fill(session.request.trials)
         yield sessions
+
+
+def _check_keeping(requests: Sequence[Request], settings: Settings) -> None:
+    if settings.is_tracking_off and any(one.keep_weights == "all" for one in requests):
+        raise InputError(
+            "--keep-weights all keeps them in MLflow, and tracking is off; leave out one of the two"
+        )
 
 
 _Decide = Callable[[], str]

@@ -461,5 +461,5 @@ def test_shell_completion_knows_the_commands(
     monkeypatch.setenv("COMP_CWORD", "1")
     code, out, _ = bnvit("")
     assert code == 0
-    names = ["studies", "show", "sweep", "stability", "status", "stop", "sync"]
+    names = ["studies", "show", "sweep", "stability", "soup", "status", "stop", "sync"]
     assert out.split() == names

@@ -22,6 +22,7 @@ from objectives.metrics import Diverged, RungMetrics
 from objectives.objective import Result
 from objectives.outcome import Outcome
 from study.identity import UUID_KEY
+from study.keeping import note_keeping
 from study.mlflow_tracker import MlflowTracker
 from study.recorder import TrialRecorder, record_study_end
 from study.replay import Replayer, SyncReport, spool_folder, sync
@@ -402,6 +403,35 @@ def test_only_the_best_trial_keeps_its_weights(desk: Desk, spool: Spool, tmp_pat
     assert [path.name for path in desk.folder.iterdir()] == ["worker.jsonl"]
     desk.tracker.drop_others(desk.runs, None)
     assert desk.files(second) == {"config.json"}
+
+
+def test_a_study_that_keeps_all_weights_deletes_none_until_it_keeps_the_best_again(
+    desk: Desk, spool: Spool
+) -> None:
+    def end(number: int, is_best: bool = True) -> set[int]:
+        """A trial ends, and is told of twice; returns which have weights then."""
+        if is_best:
+            desk.best = {number}
+        recorder = desk.recorder(spool, number)
+        recorder.open({})
+        recorder.weights({"w": torch.full((3,), float(number))})
+        recorder.close(DONE, "COMPLETE")
+        desk.tell(number)
+        lines = spool.path.read_bytes()
+        desk.replay(spool)
+        (desk.folder / "copy.jsonl").write_bytes(lines)
+        desk.sync()
+        return {n for n in desk.curves if "model.safetensors" in desk.files(n)}
+
+    numbers = [desk.trial() for _ in range(4)]
+    note_keeping(desk.study, "all")
+    assert end(numbers[0]) == {0}
+    assert end(numbers[1]) == {0, 1}
+    note_keeping(desk.study, None)  # says nothing, so changes nothing
+    assert end(numbers[2], is_best=False) == {0, 1, 2}
+    note_keeping(desk.study, "best")
+    assert end(numbers[3]) == {3}
+    assert [path.name for path in desk.folder.iterdir()] == ["worker.jsonl"]
 
 
 def test_weights_wait_until_optuna_knows_how_the_trial_ended(desk: Desk, spool: Spool) -> None:
