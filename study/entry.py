@@ -12,6 +12,7 @@ import typer
 
 from models.errors import BnvitError, InputError
 from study.cli import app
+from study.cli_batch_stats import batch_stats_commands
 from study.cli_experiments import experiment_commands
 from study.cli_measure import measure_command
 from study.cli_models import model_commands
@@ -36,6 +37,7 @@ measure_command(app)
 report_commands(app)
 reproduce_command(app)
 model_commands(app)
+batch_stats_commands(app)
 team_commands(app)
 stack_commands(app)
 
