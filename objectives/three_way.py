@@ -34,7 +34,7 @@ class ThreeWay:
 
 @dataclass(frozen=True)
 class Leakage:
-    """Accuracies with images shuffled, and sorted by class so that most batches have one class.
+    """Accuracies with images shuffled, and sorted, as by class: most batches then have one.
 
     Where a prediction depends on the other images of a batch, the two differ by batch statistics:
     what else is in the batch leaks into it. By population statistics they are the same.
@@ -69,16 +69,22 @@ def three_way(
     )
 
 
-def leakage(model: nn.Module, split: Split, nbs: int, batch_size: int) -> Leakage:
-    """Compare two orders of `split`, by the statistics of `nbs` images and by the norms' own."""
+def leakage(
+    model: nn.Module, split: Split, nbs: int, batch_size: int, order: Tensor | None = None
+) -> Leakage:
+    """Compare two orders of `split`, by the statistics of `nbs` images and by the norms' own.
+
+    `order` is the one beside the shuffled; None: by class.
+    """
     generator = torch.Generator().manual_seed(mixed_seed(_ORDER_SEED, len(split)))
     shuffled = torch.randperm(len(split), generator=generator)
-    by_class = split.labels.cpu().argsort(stable=True)
+    if order is None:
+        order = split.labels.cpu().argsort(stable=True)
     return Leakage(
         evaluate_by_batch(model, split, nbs, batch_size, shuffled).accuracy,
-        evaluate_by_batch(model, split, nbs, batch_size, by_class).accuracy,
+        evaluate_by_batch(model, split, nbs, batch_size, order).accuracy,
         evaluate_in(model, split, shuffled, batch_size).accuracy,
-        evaluate_in(model, split, by_class, batch_size).accuracy,
+        evaluate_in(model, split, order, batch_size).accuracy,
     )
 
 
