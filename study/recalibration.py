@@ -154,7 +154,7 @@ def _by_batches(nbs: int, ways: ThreeWay, leaks: Leakage) -> Iterator[tuple[str,
     of_batches = f"mini-batches of {nbs}"
     on_train, on_validation = ways.train_batch, ways.val_batch
     yield of_batches, _percent(on_validation.accuracy), f"{on_validation.loss:.4f}"
-    yield f"{of_batches}, sorted by class", _percent(leaks.batch_sorted), ""
+    yield f"{of_batches}, sorted by class", _percent(leaks.batch_sorted), "–"
     yield f"{of_batches}, training images", _percent(on_train.accuracy), f"{on_train.loss:.4f}"
 
 
