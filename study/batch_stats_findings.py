@@ -21,6 +21,9 @@ WAYS: dict[str, Callable[[Judged], Evaluation | None]] = {
 TRAIN, BATCH, POPULATION, RUNNING, FROZEN = WAYS
 
 
+FEWEST_SEEDS = 5  # for a verdict, as in comparisons
+
+
 @dataclass(frozen=True)
 class Spread:
     """A number over seeds."""
@@ -61,7 +64,10 @@ def findings(found: BatchStats) -> list[str]:
     """A sentence for each finding that the runs can speak to."""
     said = [_noise(found), _mini_batch(found), _frozen(found)] if found.request.nbs else []
     sizes = sorted({one.batch_size for one in found.watched})
-    return [one for one in (*said, *(_lag(found, size) for size in sizes)) if one is not None]
+    told = [one for one in (*said, *(_lag(found, size) for size in sizes)) if one is not None]
+    if told and found.request.seeds < FEWEST_SEEDS:
+        told.append(f"Fewer than {FEWEST_SEEDS} seeds: these are numbers, no verdicts.")
+    return told
 
 
 def _noise(found: BatchStats) -> str | None:
@@ -69,7 +75,7 @@ def _noise(found: BatchStats) -> str | None:
     return _sentence(
         "Training noise falls with NBS",
         [] if least == most else _pairs(found, (least, TRAIN), (most, TRAIN)),
-        f"train error by mini-batch statistics at NBS {least}",
+        f"Train error by mini-batch statistics at NBS {least}",
         f"at NBS {most}",
     )
 
@@ -79,7 +85,7 @@ def _mini_batch(found: BatchStats) -> str | None:
     return _sentence(
         f"At a small NBS ({least}) mini-batch statistics at test time beat the population's",
         _pairs(found, (least, POPULATION), (least, BATCH)),
-        "validation error by population statistics",
+        "Validation error by population statistics",
         "by mini-batch statistics",
     )
 
@@ -90,7 +96,7 @@ def _frozen(found: BatchStats) -> str | None:
         f"Freezing BN for the last {found.request.frozen_epochs:g} of {found.request.epochs} "
         f"epochs helps at a small NBS ({least})",
         _pairs(found, (least, POPULATION), (least, FROZEN)),
-        "validation error by population statistics without freezing",
+        "Validation error by population statistics without freezing",
         "with it",
     )
 
@@ -102,13 +108,13 @@ def _lag(found: BatchStats, batch_size: int) -> str | None:
     first = _sentence(
         f"Batch {batch_size}: running averages lag after the first epoch",
         [(one.running_errors[0], one.precise_errors[0]) for one in runs],
-        "validation error by them",
+        "Validation error by them",
         "by PreciseBN on the same weights",
     )
     later = _sentence(
-        "they jitter more in the second half of training",
+        "running averages jitter more in the second half of training",
         [(jitter(one.running_errors), jitter(one.precise_errors)) for one in runs],
-        "the error of an epoch is from the mean of its neighbours by",
+        "The error of an epoch is from the mean of its neighbours by",
         "PreciseBN's by",
     )
     return f"{first} Batch {batch_size}: {later}"
@@ -117,18 +123,19 @@ def _lag(found: BatchStats, batch_size: int) -> str | None:
 def _sentence(
     claim: str, pairs: Sequence[tuple[float, float]], left: str, right: str
 ) -> str | None:
-    """Whether the first number of each pair is the greater, with the means of both.
+    """In how many pairs the first number is the greater, and by how much.
 
     None where there are no pairs.
     """
     if not pairs:
         return None
     holding = sum(first > second for first, second in pairs)
-    verdict = {0: "no", len(pairs): "yes"}.get(holding, "mixed")
+    by = [100 * (first - second) for first, second in pairs]
+    far = f"{by[0]:+.2f}" if len(by) == 1 else f"{min(by):+.2f} to {max(by):+.2f}"
     first, second = (mean(values) for values in zip(*pairs, strict=True))
     return (
-        f"{claim}: {verdict} (in {holding} of {counted(len(pairs), 'seed')}): {left} {first:.2%}, "
-        f"{right} {second:.2%}."
+        f"{claim}: in {holding} of {counted(len(pairs), 'seed')}, by {far} points. {left} "
+        f"{first:.2%}, {right} {second:.2%}."
     )
 
 

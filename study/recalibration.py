@@ -16,7 +16,7 @@ from models.norms import batch_norms
 from objectives import card
 from objectives.card import Card
 from objectives.data import load_search_data
-from objectives.data_options import DataOptions
+from objectives.data_options import DataOptions, short_name
 from objectives.datasets import dataset
 from objectives.domains import Domain, across_domains
 from objectives.evaluation import evaluate
@@ -168,13 +168,16 @@ def _leak_note(leaks: Leakage) -> str:
 
 def _across(asked: Asked, model: nn.Module, domains: dict[str, Domain]) -> Tabular:
     method: Method = "one-pass" if asked.method == "one-pass" else "exact"
+    names = {name: short_name(name) for name in domains}
+    if len(set(names.values())) < len(names):
+        names = {name: name for name in domains}
     found = across_domains(model, domains, method, asked.batch_size)
     return Tabular(
         "domains",
         f"Validation accuracy by the domain whose statistics are used ({method})",
-        ("statistics of", *(f"on {name}" for name in domains)),
+        ("statistics of", *(f"on {name}" for name in names.values())),
         tuple(
-            (source, *(_percent(found[source, target].accuracy) for target in domains))
+            (names[source], *(_percent(found[source, target].accuracy) for target in domains))
             for source in domains
         ),
     )
@@ -205,7 +208,7 @@ def _lines(asked: Asked, told: Card, source: str, images: Images) -> Iterator[st
         f"images:  {len(images.population):,} training images of {images.dataset} in batches of "
         f"{asked.batch_size} for the statistics, {len(images.validation):,} validation images"
     )
-    yield f"written: statistics by {asked.method}"
+    yield f"method:  {asked.method}"
 
 
 def _percent(share: float) -> str:

@@ -29,6 +29,8 @@ from study.batch_stats_request import BatchStatsRequest
 from study.batch_stats_runs import BatchStats, Swept, Watched
 from study.batch_stats_sizes import parse_batches, parse_nbs
 from study.batch_stats_tables import batch_stats_tables
+from study.charts import Line, Panel
+from study.charts_scale import short_log_ticks
 from tests.conftest import SUBSET, TINY
 from tests.objectives.tiny import new_run, rung_metrics
 from tests.study.test_cli import SMALL, Command
@@ -105,7 +107,7 @@ def test_domains_are_evaluated_by_each_others_statistics(
     )
     assert code == 0
     table = out.partition("Validation accuracy by the domain")[2]
-    cells = [line.split()[-2:] for line in table.splitlines() if line.startswith("idx:")]
+    cells = [line.split()[-2:] for line in table.splitlines() if line.count("%") == 2]
     (own, faint_by_own), (own_by_faint, faint) = (
         [float(cell.rstrip("%")) for cell in row] for row in cells
     )
@@ -265,12 +267,17 @@ def test_findings_are_judged_seed_by_seed_and_diverged_runs_left_out() -> None:
     )  # fmt: skip
     watched = (Watched(4, 1, curve([0.9, 0.6, 0.1, 0.3, 0.1], [0.5, 0.4, 0.3, 0.2, 0.1])),)
     found = made(swept, watched, 3)
-    noise, mini_batch, frozen, lag = findings(found)
-    assert noise.startswith("Training noise falls with NBS: yes (in 2 of 2 seeds): train error")
+    noise, mini_batch, frozen, lag, few = findings(found)
+    assert few == "Fewer than 5 seeds: these are numbers, no verdicts."
+    assert noise.startswith(
+        "Training noise falls with NBS: in 2 of 2 seeds, by +15.00 to +20.00 points."
+    )
     assert "at NBS 2 25.00%, at NBS 8 7.50%" in noise
-    assert "beat the population's: mixed (in 2 of 3 seeds)" in mini_batch
-    assert frozen.startswith("Freezing BN for the last 1 of 5 epochs helps at a small NBS (2): yes")
-    assert "lag after the first epoch: yes (in 1 of 1 seed)" in lag
+    assert "beat the population's: in 2 of 3 seeds, by -5.00 to +10.00 points." in mini_batch
+    assert frozen.startswith(
+        "Freezing BN for the last 1 of 5 epochs helps at a small NBS (2): in 3 of"
+    )
+    assert "lag after the first epoch: in 1 of 1 seed, by +40.00 points." in lag
     assert "by them 90.00%, by PreciseBN on the same weights 50.00%" in lag
     assert "from the mean of its neighbours by 20.00%, PreciseBN's by 0.00%" in lag
     sweep, leakage, estimates = batch_stats_tables(found)
@@ -294,3 +301,14 @@ def test_what_falls_evenly_does_not_jitter() -> None:
     assert jitter([9.0, 1.0, 0.5, 0.4, 0.3]) == pytest.approx(0.0)
     assert jitter([0.0, 0.0, 0.5, 0.1, 0.5]) == pytest.approx(0.4)
     assert jitter([0.5]) == 0.0
+
+
+def test_batch_sizes_that_double_are_the_ticks_of_their_axis() -> None:
+    found = made((), (), 1)
+    sizes = (2.0, 8.0, 512.0)
+    panel = Panel("", "", "", (Line("a", sizes, sizes),), log_x=True)
+    assert short_log_ticks(panel, along_x=True) == [2.0, 8.0, 512.0]
+    assert short_log_ticks(panel, along_x=False) is None
+    odd = replace(panel, marks=(Line("a", (2.0, 7.0, 512.0), sizes),))
+    assert short_log_ticks(odd, along_x=True) is None
+    assert batch_stats_charts(found) == []
