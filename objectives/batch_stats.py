@@ -1,13 +1,13 @@
 """Population statistics of BatchNorm: what it normalises by at evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from models.modes import modes_kept
-from models.norms import batch_norms
+from models.norms import TokenBatchNorm, batch_norms
 from models.unified_norm import UnifiedNorm, second_moment, unified_norms
 
 _Averaging = nn.BatchNorm1d | UnifiedNorm  # norms that keep running averages
@@ -21,21 +21,16 @@ def recalibrated(model: nn.Module, pixels: Tensor) -> Iterator[None]:
 
     One forward pass over a single batch: each BN's statistics are taken under those of the ones
     before it, which is exact, unlike the average of several batches. Afterwards the running
-    averages, the modes and the momenta are as they were. Without BN nothing happens.
+    averages, the modes and the momenta are as they were. Without BN nothing happens. What is too
+    large for one batch is for `population.estimate`.
 
     Source: PreciseBN, Wu & Johnson 2021, arXiv 2105.07576, section 3.
     """
-    norms: list[_Averaging] = [*batch_norms(model), *unified_norms(model)]
-    saved = [(_buffers(norm), norm.momentum) for norm in norms]
-    try:
+    norms = averaging_norms(model)
+    with statistics_kept(model):
         if norms:
             _estimate(model, norms, pixels)
         yield
-    finally:
-        for norm, (buffers, momentum) in zip(norms, saved, strict=True):
-            norm.momentum = momentum
-            for name, value in buffers.items():
-                norm.get_buffer(name).copy_(value)
 
 
 def freeze(model: nn.Module, pixels: Tensor | None) -> None:
@@ -43,16 +38,58 @@ def freeze(model: nn.Module, pixels: Tensor | None) -> None:
 
     These are the exact statistics of `pixels` (B, C, H, W), or None: those that the norms have.
     """
-    norms: list[_Averaging] = [*batch_norms(model), *unified_norms(model)]
+    norms = averaging_norms(model)
     if norms and pixels is not None:
-        momenta = [norm.momentum for norm in norms]
-        try:
-            _estimate(model, norms, pixels)
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+        _estimate(model, norms, pixels)
     for norm in norms:
         norm.eval()
+
+
+@contextmanager
+def batch_statistics(model: nn.Module, images: int) -> Iterator[None]:
+    """Within this context BN normalises by the statistics of each `images` images of a batch.
+
+    All else is in evaluation mode, UN too. Afterwards modes, running averages and the sizes of
+    ghost batches are as they were.
+    """
+    norms = batch_norms(model)
+    with modes_kept(model), statistics_kept(model), _ghosts(norms, images):
+        model.eval()
+        for norm in norms:
+            norm.train()
+        yield
+
+
+def averaging_norms(model: nn.Module) -> list[_Averaging]:
+    """The BNs and UNs of `model` that keep running averages."""
+    return [*batch_norms(model), *unified_norms(model)]
+
+
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Put the buffers of BN and UN back as they were at the end, whatever happens."""
+    saved = [(norm, _buffers(norm)) for norm in averaging_norms(model)]
+    try:
+        yield
+    finally:
+        for norm, buffers in saved:
+            for name, value in buffers.items():
+                norm.get_buffer(name).copy_(value)
+
+
+@contextmanager
+def take_moments(norms: Sequence[_Averaging]) -> Iterator[None]:
+    """Within this context UN evaluates by the second moment of each batch, as BN in training."""
+    hooks = [
+        norm.register_forward_pre_hook(_take_moment)
+        for norm in norms
+        if isinstance(norm, UnifiedNorm)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _buffers(norm: nn.Module) -> dict[str, Tensor]:
@@ -60,20 +97,33 @@ def _buffers(norm: nn.Module) -> dict[str, Tensor]:
 
 
 def _estimate(model: nn.Module, norms: list[_Averaging], pixels: Tensor) -> None:
-    hooks = []
-    with modes_kept(model), torch.no_grad():
-        model.eval()  # no dropout
-        for norm in norms:
-            if isinstance(norm, UnifiedNorm):
-                hooks.append(norm.register_forward_pre_hook(_take_moment))
-            else:
-                norm.train()
-                norm.momentum = 1.0  # the newest batch replaces the average
-        try:
+    momenta = [norm.momentum for norm in norms]
+    try:
+        # Groups of a ghost batch would be averaged, which leaves out what is between their means.
+        with modes_kept(model), torch.no_grad(), take_moments(norms), _ghosts(norms, None):
+            model.eval()  # no dropout
+            for norm in norms:
+                if not isinstance(norm, UnifiedNorm):
+                    norm.train()
+                    norm.momentum = 1.0  # the newest batch replaces the average
             model(pixels)
-        finally:
-            for hook in hooks:
-                hook.remove()
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+@contextmanager
+def _ghosts(norms: Sequence[nn.Module], images: int | None) -> Iterator[None]:
+    """Ghost batches of so many images within this context; None: none."""
+    found = [norm for norm in norms if isinstance(norm, TokenBatchNorm)]
+    sizes = [norm.ghost for norm in found]
+    try:
+        for norm in found:
+            norm.ghost = images
+        yield
+    finally:
+        for norm, size in zip(found, sizes, strict=True):
+            norm.ghost = size
 
 
 def _take_moment(norm: UnifiedNorm, inputs: tuple[Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Loss and accuracy of a model on a split, without host synchronisation until the end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +25,21 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, batch_size: int) -> Evaluation:
     """Evaluate `model` in evaluation mode on `split`; its modes are restored."""
-    totals = torch.zeros(3, dtype=sums_dtype(split.device), device=split.device)
     with modes_kept(model):
         model.eval()
-        for pixels, labels in feed(split, in_order(len(split), batch_size)):
-            totals += _sums(model(pixels), labels)
-    loss, top1, top5 = (totals / len(split)).tolist()
+        batches = feed(split, in_order(len(split), batch_size))
+        return summed((model(pixels), labels) for pixels, labels in batches)
+
+
+def summed(answers: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+    """The means over all `answers`: logits (B, classes) and labels (B,)."""
+    counted, totals = 0, None
+    for logits, labels in answers:
+        sums = _sums(logits, labels)
+        totals = sums if totals is None else totals.add_(sums)
+        counted += len(labels)
+    assert totals is not None, "no images to evaluate on"
+    loss, top1, top5 = (totals / counted).tolist()
     return Evaluation(loss, top1, top5)
 
 

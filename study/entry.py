@@ -12,6 +12,7 @@ import typer
 
 from models.errors import BnvitError, InputError
 from study.cli import app
+from study.cli_batch_stats import batch_stats_commands
 from study.cli_experiments import experiment_commands
 from study.cli_measure import measure_command
 from study.cli_models import model_commands
@@ -40,6 +41,7 @@ reproduce_command(app)
 model_commands(app)
 recipe_commands(app)
 soup_command(app)
+batch_stats_commands(app)
 team_commands(app)
 stack_commands(app)
 

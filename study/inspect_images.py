@@ -39,10 +39,12 @@ def images_for(
     size: int | None,
     count: int | None,
     settings: Settings,
+    population: int | None = None,
 ) -> Images:
     """The first `count` validation images of the data set `named`, or of the one that suits.
 
-    Raises InputError where the models do not take the same images, or others than these.
+    `population` training images are for BatchNorm's statistics; None: as many as recalibration
+    takes. Raises InputError where the models do not take the same images, or others than these.
     """
     wanted = _wanted(found)
     name, options = named, DataOptions(size)
@@ -61,8 +63,8 @@ def images_for(
     if count is not None:
         _check_count(count, data)
         validation = validation.first(count)
-    population = data.train.first(recalibration_images(data.shape.size))
-    return Images(name, data.shape, validation, population)
+    estimated_on = data.train.first(population or recalibration_images(data.shape.size))
+    return Images(name, data.shape, validation, estimated_on)
 
 
 def _wanted(found: Sequence[Found]) -> ImageShape | None:
