@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from models.switches import ImageShape
 from models.unified_norm import unified_norms
 from models.vit import ViT
 from objectives.execution import Execution, Loss
+from objectives.precision import Precision
+from objectives.recipe import PRECISION
 from objectives.recipes import ARTICLE, Recipe
 
 SAVED_SHARE = 0.1  # of a step's time, at least
@@ -44,7 +47,11 @@ class _Here:
 
 
 def possible(
-    execution: Execution, model: nn.Module, device: torch.device, recipe: Recipe = ARTICLE
+    execution: Execution,
+    model: nn.Module,
+    device: torch.device,
+    recipe: Recipe = ARTICLE,
+    precision: Precision = PRECISION,
 ) -> Execution:
     """What of `execution` can be done with `model` here; a step that stays as it is, is logged.
 
@@ -57,31 +64,40 @@ def possible(
         compiled=execution.compiled and device.type == "cpu",
         graphed=execution.graphed and device.type == "cuda",
     )
-    if wanted.compiled and (reason := why_not_compiled(model)):
+    if wanted.compiled and (reason := uncompilable(recipe) or why_not_compiled(model)):
         _warn_once(f"the training step is not compiled: {reason}")
         wanted = replace(wanted, compiled=False)
-    if (wanted.compiled or wanted.graphed) and (reason := _why_never(recipe)):
-        _warn_once(f"the training step is computed operation by operation: {reason}")
-        wanted = replace(wanted, compiled=False, graphed=False)
-    if wanted.graphed and progressive_norms(model):
-        log.info("the training step is no graph: PRepBN leaves LayerNorm out once λ is 0")
+    if wanted.graphed and (reason := _why_no_graph(model, recipe, precision)):
+        log.info("the training step is no graph: %s", reason)
         wanted = replace(wanted, graphed=False)
     return wanted
 
 
-def _why_never(recipe: Recipe) -> str:
-    """Why the step of a recipe is neither compiled nor recorded; empty if it may be.
-
-    A graph keeps the learning rate, the statistics and the labels' shape that it was made with.
-    """
-    changing = {
-        "its learning rate changes": recipe.schedule != "constant" or recipe.warmup > 0,
+def uncompilable(recipe: Recipe) -> str:
+    """Why the step of a recipe is never compiled; empty if it may be."""
+    reasons = {
         "BatchNorm is frozen on the way": recipe.freeze_bn > 0,
         "statistics are taken of ghost batches": recipe.nbs is not None,
         "blocks are checkpointed": recipe.checkpointing,
         "a teacher is asked": recipe.teacher is not None,
     }
-    return next((reason for reason, is_so in changing.items() if is_so), "")
+    return _first_of(reasons)
+
+
+def _why_no_graph(model: nn.Module, recipe: Recipe, precision: Precision) -> str:
+    """A graph keeps what was there when it was recorded, and holds one plain step."""
+    reasons = {
+        "PRepBN leaves LayerNorm out once λ is 0": bool(progressive_norms(model)),
+        "its learning rate changes": recipe.schedule != "constant" or recipe.warmup > 0,
+        "gradients are accumulated": recipe.accumulate > 1,
+        "gradients are clipped": recipe.clip is not None,
+        "losses are scaled for fp16": precision == "fp16",
+    }
+    return uncompilable(recipe) or _first_of(reasons)
+
+
+def _first_of(reasons: Mapping[str, bool]) -> str:
+    return next((reason for reason, is_so in reasons.items() if is_so), "")
 
 
 def why_not_compiled(model: nn.Module) -> str:

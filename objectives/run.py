@@ -227,7 +227,7 @@ def start(
         train_head_only(model)
     for norm in [] if recipe.train == "head" else progressive_norms(model):
         norm.set_progress(0.0)  # trained weights may come with the end of another run
-    execution = possible(execution, model, device, recipe)
+    execution = possible(execution, model, device, recipe, config.precision)
     execution = replace(execution, merged=merge_attention(model, execution.merged))
     if recipe.checkpointing:
         checkpoint_blocks(model)

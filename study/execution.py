@@ -9,7 +9,7 @@ import optuna
 
 from models.registry import variant
 from models.switches import ImageShape
-from objectives.compiling import pays
+from objectives.compiling import pays, uncompilable
 from objectives.execution import FAST, Execution
 from study.forecast import images_of_new
 from study.identity import StudyIdentity
@@ -29,6 +29,8 @@ def decided(
     """
     if asked != "auto":
         return asked
+    if uncompilable(identity.recipe):
+        return GRAPH
     model = variant(identity.model).build_blank(shape, identity.model_switches)
     images = images_of_new(identity, trials) / max(workers, 1)
     return PAYS if pays(model, shape, images) else GRAPH

@@ -13,11 +13,12 @@ from models.grammar import NORMS
 from models.registry import ARTICLE, variant
 from models.switches import ViTSwitches
 from objectives import compiling
-from objectives.compiling import _Here, _warn_once, pays, possible, why_not_compiled
+from objectives.compiling import _Here, _warn_once, pays, possible, uncompilable, why_not_compiled
 from objectives.data import SearchData
 from objectives.datasets import MNIST_SHAPE, SHAPES
 from objectives.execution import FAST, PLAIN, Execution
 from objectives.precision import Precision, check_precision
+from objectives.recipes import Recipe
 from objectives.run import Run, start
 from objectives.training import train
 from tests.conftest import CPU, TINY
@@ -103,6 +104,28 @@ def test_what_changes_in_the_course_of_a_run_is_no_graph(model: str, graphed: bo
     built = variant(model).build(MNIST_SHAPE)
     found = possible(replace(FAST, graphed=True), built, torch.device("cuda"))
     assert found.graphed is graphed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "compiled", "graphed"),
+    [
+        (Recipe(label_smoothing=0.1, mixup=0.8, ema=0.9), True, True),
+        (Recipe(schedule="cosine"), True, False),
+        (Recipe(clip=1.0), True, False),
+        (Recipe(accumulate=2), True, False),
+        (Recipe(freeze_bn=1), False, False),
+        (Recipe(nbs=8), False, False),
+        (Recipe(checkpointing=True), False, False),
+    ],
+)
+def test_what_a_recipe_changes_on_the_way_is_neither_compiled_nor_recorded(
+    recipe: Recipe, compiled: bool, graphed: bool
+) -> None:
+    wanted = replace(FAST, compiled=True, graphed=True)
+    on_cuda = possible(wanted, nn.Identity(), torch.device("cuda"), recipe)
+    assert on_cuda.graphed is graphed
+    assert uncompilable(recipe) is not compiled
+    assert not possible(wanted, nn.Identity(), torch.device("cuda"), Recipe(), "fp16").graphed
 
 
 @pytest.mark.parametrize("missing", ["compiler", "norm"])
