@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.modes import modes_kept
-from models.norms import batch_norms
+from models.norms import batch_norms, whole_and_alone
 from models.unified_norm import UnifiedNorm, second_moment, unified_norms
 
 _Averaging = nn.BatchNorm1d | UnifiedNorm  # norms that keep running averages
@@ -61,7 +61,7 @@ def _buffers(norm: nn.Module) -> dict[str, Tensor]:
 
 def _estimate(model: nn.Module, norms: list[_Averaging], pixels: Tensor) -> None:
     hooks = []
-    with modes_kept(model), torch.no_grad():
+    with modes_kept(model), whole_and_alone(norms), torch.no_grad():
         model.eval()  # no dropout
         for norm in norms:
             if isinstance(norm, UnifiedNorm):

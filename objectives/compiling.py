@@ -44,11 +44,16 @@ class _Here:
 
 
 def possible(
-    execution: Execution, model: nn.Module, device: torch.device, recipe: Recipe = ARTICLE
+    execution: Execution,
+    model: nn.Module,
+    device: torch.device,
+    recipe: Recipe = ARTICLE,
+    processes: int = 1,
 ) -> Execution:
     """What of `execution` can be done with `model` here; a step that stays as it is, is logged.
 
     Compiling is for the CPU, graphs are for CUDA: on other devices each is silently nothing.
+    `processes`: so many train the model together.
     """
     wanted = replace(
         execution,
@@ -60,7 +65,7 @@ def possible(
     if wanted.compiled and (reason := why_not_compiled(model)):
         _warn_once(f"the training step is not compiled: {reason}")
         wanted = replace(wanted, compiled=False)
-    if (wanted.compiled or wanted.graphed) and (reason := _why_never(recipe)):
+    if (wanted.compiled or wanted.graphed) and (reason := _why_never(recipe, processes)):
         _warn_once(f"the training step is computed operation by operation: {reason}")
         wanted = replace(wanted, compiled=False, graphed=False)
     if wanted.graphed and progressive_norms(model):
@@ -69,7 +74,7 @@ def possible(
     return wanted
 
 
-def _why_never(recipe: Recipe) -> str:
+def _why_never(recipe: Recipe, processes: int) -> str:
     """Why the step of a recipe is neither compiled nor recorded; empty if it may be.
 
     A graph keeps the learning rate, the statistics and the labels' shape that it was made with.
@@ -79,6 +84,7 @@ def _why_never(recipe: Recipe) -> str:
         "BatchNorm is frozen on the way": recipe.freeze_bn > 0,
         "statistics are taken of ghost batches": recipe.nbs is not None,
         "blocks are checkpointed": recipe.checkpointing,
+        "several processes train the model together": processes > 1,
     }
     return next((reason for reason, is_so in changing.items() if is_so), "")
 
