@@ -126,15 +126,16 @@ class RecipeStep(PlainStep):
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Train on one batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.team.together(lambda: self._gradients(pixels, labels))
+        part = self.team.together(lambda: self._gradients(pixels, labels))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.team.sum_gradients(trained)
+        loss = self.team.summed(part)  # here, as what follows may fail in one process alone
         self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
             self.grad_norm = nn.utils.clip_grad_norm_(trained, self.clip)
         self.scaler.step(self.optimizer)  # left out where a gradient is not finite
         self.scaler.update()
-        return self.team.summed(loss)
+        return loss
 
     def _gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Compute this process's part of the gradients; its part of the loss ()."""
