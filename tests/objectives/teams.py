@@ -26,9 +26,7 @@ def by_team(part: Part, *given: object) -> list[Any]:
     port = steady_port()
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{rank}.pt" for rank in range(SIZE)]
-        processes = [
-            call(_be, part, rank, port, path, *given) for rank, path in enumerate(paths)
-        ]
+        processes = [call(_be, part, rank, port, path, *given) for rank, path in enumerate(paths)]
         for process in processes:
             process.join(END_S)
             if process.exitcode is None:
