@@ -43,6 +43,10 @@ class Alone:
         """What `work` makes here, once all have done theirs; an error of one is one of all."""
         return work()
 
+    def decided(self, work: Callable[[], bool]) -> bool:
+        """What `work` says in the first process, once all have done it; errors as in `together`."""
+        return work()
+
     def shared(self, make: Callable[[], T]) -> T:
         """What `make` makes in the first process, alone, told to all; so is its error."""
         return make()
@@ -83,15 +87,11 @@ class Team(Alone):
 
     def together(self, work: Callable[[], T]) -> T:
         """What `work` makes here, once all have done theirs; an error of one is one of all."""
-        try:
-            made = work()
-        except TeamLostError:
-            raise
-        except Exception as error:
-            self._compare(error)
-            raise
-        self._compare(None)
-        return made
+        return self._jointly(work)[0]
+
+    def decided(self, work: Callable[[], bool]) -> bool:
+        """What `work` says in the first process, once all have done it; errors as in `together`."""
+        return self._jointly(work)[1]
 
     def shared(self, make: Callable[[], T]) -> T:
         """What `make` makes in the first process, alone, told to all; so is its error."""
@@ -137,14 +137,29 @@ class Team(Alone):
             if self.rank > 0 and self.shared(lambda: True):
                 return
 
-    def _compare(self, error: Exception | None) -> None:
-        """Learn how all fare; raises what another met, where this process met nothing."""
+    def _jointly(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """What `work` makes here, and whether it is true in the first process."""
+        try:
+            made = work()
+        except TeamLostError:
+            raise
+        except Exception as error:
+            self._compare(error, False)
+            raise
+        return made, self._compare(None, self.rank == 0 and made is True)
+
+    def _compare(self, error: Exception | None, is_decided: bool) -> bool:
+        """Learn how all fare, in one message: whether the first process has decided so.
+
+        Raises what another met, where this process met nothing.
+        """
         kind = _WELL if error is None else _KNOWN if isinstance(error, BnvitError) else _UNKNOWN
-        worst = torch.tensor(kind)
+        both = torch.tensor((kind, is_decided), dtype=torch.int64)
         with _others_there():
-            distributed.all_reduce(worst, distributed.ReduceOp.MAX, group=self.control)
+            distributed.all_reduce(both, distributed.ReduceOp.MAX, group=self.control)
+        worst, answer = both.tolist()
         if worst == _WELL:
-            return
+            return bool(answer)
         told: list[Any] = [None] * self.size
         own = None if error is None else f"{type(error).__name__}: {first_line(str(error))}"
         with _others_there():
@@ -153,6 +168,7 @@ class Team(Alone):
             rank, reason = next((rank, text) for rank, text in enumerate(told) if text)
             met = MateError if worst == _KNOWN else MateFailedError
             raise met(f"process {rank} of {self.size}: {reason}")
+        return False
 
 
 @contextmanager

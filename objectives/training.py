@@ -76,13 +76,17 @@ def _train_to(
     pause: Callable[[], bool],
     watch: NoWatch,
 ) -> Iterator[Pause]:
+    def advance() -> bool:
+        _advance(run, step, source, watch)
+        return run.images_seen < rung and pause()
+
     clock = Stopwatch(run)
     while run.images_seen < rung:
-        run.team.together(lambda: _advance(run, step, source, watch))
+        is_asked = run.team.decided(advance)
         clock.tick()
         if run.device.type == "cpu" and int(run.segment.bad_step):
             break  # reading the loss costs nothing on CPU; elsewhere it would stall the device
-        if run.images_seen < rung and run.team.shared(pause):
+        if is_asked:
             clock.stop()
             yield Pause(run.images_seen)
             clock = Stopwatch(run)

@@ -1,5 +1,6 @@
 """SyncBN: a batch divided among two processes is normalised as one BatchNorm would normalise it."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,18 +67,17 @@ def test_two_processes_normalise_as_one(
     x, grad = batch(images, dtype)
     whole = normalised(norm, x, grad)
     first, second = by_team(shares, images, dtype, momentum)
-    ways = {"rtol": 1e-4, "atol": 2e-4}
-    if dtype == torch.float64:
-        ways = {"rtol": 1e-12, "atol": 1e-12}
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-4
+    same = partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance)
     for name in ("out", "grad"):
         together = torch.empty_like(x)
         together[0::2], together[1::2] = first[name], second[name]
-        torch.testing.assert_close(together, whole[name], **ways)
+        same(together, whole[name])
     for name in ("weight_grad", "bias_grad", *norm.state_dict()):
         assert torch.equal(first[name], second[name]), name
-    torch.testing.assert_close(first["weight_grad"], norm.weight.grad, **ways)
-    torch.testing.assert_close(first["bias_grad"], norm.bias.grad, **ways)
+    same(first["weight_grad"], norm.weight.grad)
+    same(first["bias_grad"], norm.bias.grad)
     for name, value in norm.state_dict().items():
-        torch.testing.assert_close(first[name], value, **ways)
-    torch.testing.assert_close(first["alone"], whole["out"], **ways)
-    torch.testing.assert_close(first["evaluated"], norm.eval()(x).detach(), **ways)
+        same(first[name], value)
+    same(first["alone"], whole["out"])
+    same(first["evaluated"], norm.eval()(x).detach())
