@@ -187,11 +187,13 @@ def _others_there() -> Iterator[None]:
 
 @contextmanager
 def team_of(rank: int, size: int, device: torch.device, timeout_s: float) -> Iterator[Team]:
-    """The team of the processes that torchrun has started, or `init_method`'s usual variables.
+    """The team of `size` processes that find each other by MASTER_ADDR and MASTER_PORT.
 
-    Any collective that waits for another process for longer than `timeout_s` fails.
+    A collective that waits for another process for longer than `timeout_s` fails.
     """
     timeout = timedelta(seconds=timeout_s)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL's buffers go there
     backend = _BACKENDS.get(device.type, "gloo")
     with _others_there():
         distributed.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)

@@ -31,10 +31,16 @@ class Seat:
     def device_name(self, asked: str) -> str:
         """The device of this process where `asked` leaves that open: a GPU of its own.
 
-        Raises InputError where a node has not as many GPUs as processes.
+        Raises InputError where a node has not as many GPUs as processes, or `asked` is one device
+        for all.
         """
-        if self.size == 1 or asked not in ("auto", "cuda"):
+        if self.size == 1 or asked == "cpu":
             return asked
+        if asked not in ("auto", "cuda"):
+            raise InputError(
+                f"{self.size} processes cannot share the device '{asked}'; write --device cuda, of "
+                "which each takes one, or cpu"
+            )
         import torch
 
         gpus = torch.cuda.device_count()

@@ -146,5 +146,7 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert second.device_name("auto") == second.device_name("cuda") == "cuda:1"
     assert second.device_name("cpu") == "cpu"
     assert Seat().device_name("cuda") == "cuda"
+    with pytest.raises(InputError, match="4 processes cannot share the device 'cuda:0'"):
+        second.device_name("cuda:0")
     with pytest.raises(InputError, match="3 processes here for 2 GPUs; give --nproc-per-node 2"):
         Seat(0, 3, 0, 3).device_name("auto")
