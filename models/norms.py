@@ -3,12 +3,15 @@
 All of them take any number of dimensions before the features, as Swin's (B, H, W, C).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.synced_norm import NormalizeOverProcesses, moments_over_processes
 
 Norm = Callable[[int], nn.Module]
 """Builds the normalisation of C features; passed to the blocks so that variants share them."""
@@ -23,15 +26,35 @@ class TokenBatchNorm(nn.BatchNorm1d):
     With `ghost` set, training takes the statistics of so many images at a time (ghost batches,
     Hoffer et al. 2017), as that many separate BatchNorms would; a last group may be smaller. The
     running averages then take the mean of the groups' statistics, by their images.
+
+    With `synced` set, training takes the statistics over the inputs of all processes of
+    torch.distributed's default group (SyncBN), each of which must make the same calls. The outputs,
+    gradients and running averages are those of one BatchNorm that is given all inputs.
     """
 
     ghost: int | None = None  # images
+    synced: bool = False
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name for it
         """Normalise `input` (B, N, C)."""
+        if self.training and self.synced:
+            return self._over_processes(input)
         if self.training and self.ghost is not None and self.ghost < len(input):
             return self._by_groups(input, self.ghost)
         return super().forward(input.reshape(-1, self.num_features)).view(input.shape)
+
+    def _over_processes(self, x: Tensor) -> Tensor:
+        exact = torch.promote_types(x.dtype, torch.float32)
+        rows = x.reshape(-1, self.num_features).to(exact)
+        with torch.no_grad():
+            moments = moments_over_processes(rows)
+            if self.track_running_stats:
+                count = moments.count
+                self._take(moments.mean, moments.var * (count / (count - 1)))
+        out: Tensor = NormalizeOverProcesses.apply(  # type: ignore[no-untyped-call]
+            rows, self.weight, self.bias, moments, self.eps
+        )
+        return out.to(x.dtype).view(x.shape)
 
     def _by_groups(self, x: Tensor, size: int) -> Tensor:
         whole = len(x) // size * size
@@ -56,16 +79,22 @@ class TokenBatchNorm(nn.BatchNorm1d):
         out = out.unflatten(1, (count, -1)).movedim(1, 0).reshape(groups.shape)
         return _Normed(out, images * count, mean.view(count, -1), var.view(count, -1))
 
-    @torch.no_grad()
     def _average(self, normed: list["_Normed"], images: int) -> None:
+        weighed = [
+            torch.stack((one.mean, one.var)).mean(dim=1) * (one.images / images) for one in normed
+        ]
+        self._take(*torch.stack(weighed).sum(dim=0))
+
+    @torch.no_grad()
+    def _take(self, mean: Tensor, var: Tensor) -> None:
+        """Let the running averages (C,) follow a batch's mean and unbiased variance."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         share = self.momentum if self.momentum is not None else 1 / int(self.num_batches_tracked)
-        for running, name in ((self.running_mean, "mean"), (self.running_var, "var")):
-            new = sum(getattr(one, name).mean(dim=0) * (one.images / images) for one in normed)
-            running.lerp_(torch.as_tensor(new, dtype=running.dtype), share)
+        for running, new in ((self.running_mean, mean), (self.running_var, var)):
+            running.lerp_(new.to(running.dtype), share)
 
 
 @dataclass(frozen=True)
@@ -187,6 +216,29 @@ def set_ghost(model: nn.Module, images: int | None) -> None:
     for module in model.modules():
         if isinstance(module, TokenBatchNorm):
             module.ghost = images
+
+
+def set_synced(model: nn.Module, is_synced: bool) -> None:
+    """Let the BatchNorms of `model` take statistics over all processes that train it, or not."""
+    for module in model.modules():
+        if isinstance(module, TokenBatchNorm):
+            module.synced = is_synced
+
+
+@contextmanager
+def whole_and_alone(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Within this context each of `norms` takes the statistics of all that it is given itself.
+
+    Neither of groups of it, nor of what other processes are given.
+    """
+    kept = [(norm, norm.ghost, norm.synced) for norm in norms if isinstance(norm, TokenBatchNorm)]
+    for norm, _, _ in kept:
+        norm.ghost, norm.synced = None, False
+    try:
+        yield
+    finally:
+        for norm, ghost, synced in kept:
+            norm.ghost, norm.synced = ghost, synced
 
 
 def progressive_norms(model: nn.Module) -> list[ProgressiveRepBatchNorm]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.modes import modes_kept
-from models.norms import TokenBatchNorm, batch_norms
+from models.norms import batch_norms, set_ghost, whole_and_alone
 from models.unified_norm import UnifiedNorm, second_moment, unified_norms
 
 _Averaging = nn.BatchNorm1d | UnifiedNorm  # norms that keep running averages
@@ -53,8 +53,9 @@ def batch_statistics(model: nn.Module, images: int) -> Iterator[None]:
     ghost batches are as they were.
     """
     norms = batch_norms(model)
-    with modes_kept(model), statistics_kept(model), _ghosts(norms, images):
+    with modes_kept(model), statistics_kept(model), whole_and_alone(norms):
         model.eval()
+        set_ghost(model, images)
         for norm in norms:
             norm.train()
         yield
@@ -100,7 +101,7 @@ def _estimate(model: nn.Module, norms: list[_Averaging], pixels: Tensor) -> None
     momenta = [norm.momentum for norm in norms]
     try:
         # Groups of a ghost batch would be averaged, which leaves out what is between their means.
-        with modes_kept(model), torch.no_grad(), take_moments(norms), _ghosts(norms, None):
+        with modes_kept(model), torch.no_grad(), take_moments(norms), whole_and_alone(norms):
             model.eval()  # no dropout
             for norm in norms:
                 if not isinstance(norm, UnifiedNorm):
@@ -110,20 +111,6 @@ def _estimate(model: nn.Module, norms: list[_Averaging], pixels: Tensor) -> None
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-@contextmanager
-def _ghosts(norms: Sequence[nn.Module], images: int | None) -> Iterator[None]:
-    """Ghost batches of so many images within this context; None: none."""
-    found = [norm for norm in norms if isinstance(norm, TokenBatchNorm)]
-    sizes = [norm.ghost for norm in found]
-    try:
-        for norm in found:
-            norm.ghost = images
-        yield
-    finally:
-        for norm, size in zip(found, sizes, strict=True):
-            norm.ghost = size
 
 
 def _take_moment(norm: UnifiedNorm, inputs: tuple[Tensor]) -> None:

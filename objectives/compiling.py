@@ -52,10 +52,12 @@ def possible(
     device: torch.device,
     recipe: Recipe = ARTICLE,
     precision: Precision = PRECISION,
+    processes: int = 1,
 ) -> Execution:
     """What of `execution` can be done with `model` here; a step that stays as it is, is logged.
 
     Compiling is for the CPU, graphs are for CUDA: on other devices each is silently nothing.
+    `processes`: so many train the model together.
     """
     wanted = replace(
         execution,
@@ -64,10 +66,11 @@ def possible(
         compiled=execution.compiled and device.type == "cpu",
         graphed=execution.graphed and device.type == "cuda",
     )
-    if wanted.compiled and (reason := uncompilable(recipe) or why_not_compiled(model)):
+    together = "several processes train the model together" if processes > 1 else ""
+    if wanted.compiled and (reason := together or uncompilable(recipe) or why_not_compiled(model)):
         _warn_once(f"the training step is not compiled: {reason}")
         wanted = replace(wanted, compiled=False)
-    if wanted.graphed and (reason := _why_no_graph(model, recipe, precision)):
+    if wanted.graphed and (reason := together or _why_no_graph(model, recipe, precision)):
         log.info("the training step is no graph: %s", reason)
         wanted = replace(wanted, graphed=False)
     return wanted

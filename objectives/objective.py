@@ -2,7 +2,8 @@
 
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import optuna
@@ -42,18 +43,23 @@ def events(
     settle: Callable[[], bool],
     pause: Callable[[], bool] = lambda: False,
     watch: NoWatch = OFF,
-) -> Iterator[Event]:
+    begin: Callable[[], None] = lambda: None,
+) -> Generator[Event]:
     """Train `run`; once the caller has seen an event, `settle` it.
 
     Stops where `settle` says that the pruner has given up, also if that was before an
-    interruption. A `Pause` is passed on from `train`, which `watch` is for.
+    interruption; else `begin` is called before training. A `Pause` is passed on from `train`,
+    which `watch` is for. A caller that leaves early closes this generator, so that the other
+    processes of the run's team hear of it.
     """
     if settle():
         return
-    for event in train(run, pause, watch):
-        yield event
-        if settle():
-            return
+    begin()
+    with closing(train(run, pause, watch)) as trained:
+        for event in trained:
+            yield event
+            if settle():
+                return
 
 
 def settle(trial: optuna.Trial, run: Run) -> bool:

@@ -64,6 +64,11 @@ class Recipe:
                 if value is not None and not (low <= value < high or (value == high and is_open)):
                     end = "" if high == float("inf") else f" to {high:g}"
                     raise InputError(f"{name}={value} must be from {low:g}{end}")
+        if self.sync_bn and self.nbs is not None:
+            raise InputError(
+                f"sync_bn takes statistics over all processes, nbs={self.nbs} over so many images "
+                "of one; leave one of them out"
+            )
         if self.train is None:
             raise InputError(
                 f"the recipe {self.name} needs to be told what it trains: --set train=head (a "

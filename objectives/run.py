@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpointing import checkpoint_blocks
-from models.norms import ProgressiveRepBatchNorm, progressive_norms, set_ghost
+from models.errors import InputError
+from models.norms import ProgressiveRepBatchNorm, progressive_norms, set_ghost, set_synced
 from models.profile import Profile, profile
 from models.torchvision_import import timm_module
+from models.unified_norm import unified_norms
 from models.vit import merge_attention
 from objectives.batch_stats import freeze, recalibrated
 from objectives.card import Card, card_of
@@ -28,6 +30,7 @@ from objectives.metrics import RungMetrics
 from objectives.optimizing import SetRate, optimizer_of, schedule_of
 from objectives.peak_memory import forget_peak
 from objectives.recipe import TrainConfig
+from objectives.team import ALONE, Alone
 
 EXECUTION_KEYS = ("fused", "capturable")  # of an optimiser's parameter groups
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
@@ -73,6 +76,7 @@ class Run:
     ema: Any = None  # timm's ModelEmaV3; None: no average of the weights is kept
     is_frozen: bool = False  # BatchNorm keeps its statistics
     execution: Execution = FAST
+    team: Alone = ALONE  # who trains it, together with this process
     step: int = 0
     train_time_s: float = 0.0
     curve: list[RungMetrics] = field(default_factory=list)
@@ -88,6 +92,14 @@ class Run:
         """The share of the run that is done, in [0, 1]."""
         return min(self.images_seen / self.config.rungs[-1], 1.0)
 
+    @property
+    def normalisation_batch(self) -> int:
+        """Images over which BatchNorm takes its statistics in training, at most."""
+        whole = self.config.normalisation_batch
+        if self.config.recipe.sync_bn:
+            return whole
+        return min(whole, -(-self.config.micro_batch // self.team.size))
+
     @cached_property
     def counted(self) -> Profile:
         """What its own model executes, seen once on a forward pass."""
@@ -100,6 +112,7 @@ class Run:
 
     def begin_step(self) -> None:
         """Set what changes with the run's progress, before a step."""
+        self.team.draw_apart(self.config.seed, self.step)
         if self.set_rate is not None:
             self.set_rate(self.step)
         if not self.is_frozen and self.images_seen >= self.config.frozen_from:
@@ -208,9 +221,15 @@ class Run:
 
 
 def start(
-    config: TrainConfig, data: SearchData, device: torch.device, execution: Execution = FAST
+    config: TrainConfig,
+    data: SearchData,
+    device: torch.device,
+    execution: Execution = FAST,
+    team: Alone = ALONE,
 ) -> Run:
     """A run at its beginning. `config.seed` fixes the weights, the data order and dropout.
+
+    Each process of `team` starts the same run. Raises InputError where a team cannot train it.
 
     Sets this process's random state, flushes denormals (in a saturated softmax they slow a CPU a
     hundredfold without changing what is learned), and keeps float32 products in float32.
@@ -222,12 +241,14 @@ def start(
     data = data.to(device)
     recipe = config.recipe
     model = initial_model(config, data)
+    _check_team(config, model, team)
     set_ghost(model, recipe.nbs)
+    set_synced(model, recipe.sync_bn and team.size > 1)
     if recipe.train == "head":
         train_head_only(model)
     for norm in [] if recipe.train == "head" else progressive_norms(model):
         norm.set_progress(0.0)  # trained weights may come with the end of another run
-    execution = possible(execution, model, device, recipe, config.precision)
+    execution = possible(execution, model, device, recipe, config.precision, team.size)
     execution = replace(execution, merged=merge_attention(model, execution.merged))
     if recipe.checkpointing:
         checkpoint_blocks(model)
@@ -247,7 +268,20 @@ def start(
         _average_of(model, recipe.ema),
         is_frozen=recipe.train == "head",
         execution=execution,
+        team=team,
     )
+
+
+def _check_team(config: TrainConfig, model: nn.Module, team: Alone) -> None:
+    if team.size > 1 and unified_norms(model):
+        raise InputError(
+            f"{config.model} averages over the steps of one process (Unified Normalization); "
+            "train it with one process per trial"
+        )
+    if config.batch_size < team.size:
+        raise InputError(
+            f"a batch of {config.batch_size} cannot be divided among {team.size} processes"
+        )
 
 
 def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:

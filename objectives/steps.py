@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from objectives.errors import GraphError
 from objectives.execution import Loss
 from objectives.hardware import cuda_index
+from objectives.team import ALONE, Alone
 
 PLAIN_STEPS = 3  # before a graph is recorded: kernels are chosen, workspaces allocated
 
@@ -99,10 +100,12 @@ class PlainStep:
 
 
 class RecipeStep(PlainStep):
-    """The same by micro-batches, with a scaled loss and clipped gradients.
+    """The same by micro-batches and by a team, with a scaled loss and clipped gradients.
 
     Each micro-batch's loss counts by its images, so the gradient is that of the whole batch, but
-    for BatchNorm, which takes the statistics of each micro-batch.
+    for BatchNorm, which takes the statistics of each micro-batch. Each process of a team takes
+    its share of every micro-batch, of which there must be enough for all; loss and gradient are
+    those of the whole batch in each.
     """
 
     def __init__(
@@ -112,25 +115,33 @@ class RecipeStep(PlainStep):
         scaler: torch.amp.GradScaler,
         accumulate: int = 1,
         clip: float | None = None,
+        team: Alone = ALONE,
     ) -> None:
         super().__init__(loss, optimizer)
         self.scaler = scaler
         self.accumulate = accumulate
         self.clip = clip
+        self.team = team
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Train on one batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = (tensor.tensor_split(self.accumulate) for tensor in (pixels, labels))
-        pairs = zip(*pieces, strict=True)
-        losses = [self._accumulated(images, classes, len(pixels)) for images, classes in pairs]
+        part = self.team.together(lambda: self._gradients(pixels, labels))
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.team.sum_gradients(trained)
+        loss = self.team.summed(part)  # here, as what follows may fail in one process alone
         self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
-            groups = self.optimizer.param_groups
-            trained = [p for group in groups for p in group["params"]]
             self.grad_norm = nn.utils.clip_grad_norm_(trained, self.clip)
         self.scaler.step(self.optimizer)  # left out where a gradient is not finite
         self.scaler.update()
+        return loss
+
+    def _gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Compute this process's part of the gradients; its part of the loss ()."""
+        pieces = (tensor.tensor_split(self.accumulate) for tensor in (pixels, labels))
+        shards = ((self.team.shard(part) for part in pair) for pair in zip(*pieces, strict=True))
+        losses = [self._accumulated(images, classes, len(pixels)) for images, classes in shards]
         return torch.stack(losses).sum()
 
     def _accumulated(self, pixels: Tensor, labels: Tensor, whole: int) -> Tensor:

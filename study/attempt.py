@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import optuna
@@ -17,11 +19,13 @@ from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import Result
 from objectives.outcome import Outcome
 from objectives.recipe import TrainConfig
+from objectives.team import ALONE, Alone
 from objectives.watch import OFF, Watch
 from study import memory
 from study.beat import Beat
 from study.connections import is_outage
 from study.errors import StorageError, StoreAwayError
+from study.following import lead
 from study.job import Job, trial_params
 from study.leases import Claim, LeaseLostError
 from study.ledger import Ledger
@@ -54,6 +58,7 @@ class Hands:
     patience: Patience
     stop: Stop
     spool: Spool | None  # None: tracking is off
+    team: Alone = ALONE  # the processes that train each trial together, of which this is the first
     tally: Tally = field(default_factory=Tally)
 
 
@@ -125,20 +130,27 @@ class Attempt:
         if self.hands.stop.requested:  # perhaps before its checkpoint was found
             return None
         self.ledger.run = run
-        event: Event | None = None
-        watch = Watch() if self.job.identity.is_watched else OFF
-        for event in objective.events(run, self._settle, self._wants_pause, watch):
-            if isinstance(event, Pause):
-                if self._look_up():
-                    return None
-            elif isinstance(event, RungMetrics):
-                objective.keep_reported(self.ledger.trial, run)
-                self._save(run)
-                self.is_pending = True
+        with closing(self._events(run)) as events:
+            event: Event | None = None
+            for event in events:
+                if isinstance(event, Pause):
+                    if self._look_up():
+                        return None
+                elif isinstance(event, RungMetrics):
+                    objective.keep_reported(self.ledger.trial, run)
+                    self._save(run)
+                    self.is_pending = True
         result = objective.result(run, event, self.job.chance)
         if result.outcome is Outcome.COMPLETE and self.job.identity.is_tested:
             return objective.tested(result, run, self.job.test_split(run))
         return result
+
+    def _events(self, run: runs.Run) -> Generator[Event]:
+        # A watch makes a step again by itself, which other processes would not take part in.
+        is_watched = self.job.identity.is_watched and run.team.size == 1
+        watch = Watch() if is_watched else OFF
+        begin = partial(lead, run, self.job.study.study_name, self.job.identity)
+        return objective.events(run, self._settle, self._wants_pause, watch, begin)
 
     def _configure(self) -> TrainConfig:
         values = suggest(self.job, self.claim.trial_id)
@@ -147,8 +159,9 @@ class Attempt:
 
     def _start(self, config: TrainConfig) -> runs.Run:
         """A new run, or one that goes on from the best checkpoint that can be used."""
-        run = runs.start(config, self.job.data, self.job.device, self.job.execution)
-        self.ledger.recorder.open(trial_params(self.job, config, run))
+        job = self.job
+        run = runs.start(config, job.data, job.device, job.execution, self.hands.team)
+        self.ledger.recorder.open(trial_params(job, config, run))
         if self.claim.attempt > 1:
             self._go_on(run)
         self.is_pending = True  # what an interrupted attempt had not told everybody

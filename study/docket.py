@@ -10,21 +10,18 @@ import torch
 from sqlalchemy import text
 
 from models.errors import BnvitError, InputError
-from objectives.data import SearchData, load_search_data
-from objectives.data_options import DataOptions
-from objectives.datasets import dataset
 from objectives.initial import read_initial
 from objectives.teacher import load_teacher
 from study import slots
 from study.checkpoint_places import ArtifactPlace, FsspecPlace, Place, check_place, shown_place
 from study.checkpoints import Checkpoints
-from study.errors import DataDifferError
 from study.execution import execution_of
-from study.fitness import check_data, check_mlflow, compare_versions
-from study.identity import IDENTITY_KEY, UUID_KEY, StudyIdentity, identity_of
+from study.fitness import check_mlflow, compare_versions
+from study.identity import IDENTITY_KEY, UUID_KEY, identity_of
 from study.job import Job
 from study.samplers import pruner
 from study.settings import LOCAL_CHECKPOINTS, Settings, is_server
+from study.shelf import Shelf
 from study.slots import STOP_KEY, TOTAL_KEY
 from study.storage import Store
 from study.studies import CHECKPOINTS_KEY, find_study, runs_of
@@ -92,7 +89,7 @@ class Docket:
         self.names = names
         self._jobs: dict[int, Job] = {}
         self._refused: dict[int, _Refusal] = {}
-        self._data: dict[tuple[str, DataOptions, bool, int], SearchData] = {}
+        self._shelf = Shelf(settings.data_dir)
         self._active: dict[int, str] = {}
         self._looked_at_s = -REFRESH_S
         for name in names:
@@ -160,7 +157,7 @@ class Docket:
             read_initial(identity.initial)
         if identity.recipe.teacher is not None:
             load_teacher(identity.recipe.teacher, identity.teacher_checksum)
-        data = self._load(study.study_name, identity)
+        data = self._shelf.data(study.study_name, identity)
         compare_versions(study)
         storage = WorkerStorage(self.store, study._study_id, identity.space.distributions())
         study = optuna.load_study(
@@ -179,21 +176,6 @@ class Docket:
             self.settings.data_dir,
             execution_of(study),
         )
-
-    def _load(self, name: str, identity: StudyIdentity) -> SearchData:
-        key = (identity.dataset, identity.data_options, identity.is_joined, identity.train_images)
-        if key not in self._data:
-            log.info("data of '%s': %s", name, identity.dataset)
-            source = dataset(identity.dataset, self.settings.data_dir, identity.data_options)
-            self._data[key] = load_search_data(source, identity.is_joined).limited(
-                identity.train_images
-            )
-        try:
-            check_data(name, identity, self._data[key])
-        except DataDifferError:
-            del self._data[key]  # other files may be put there
-            raise
-        return self._data[key]
 
 
 def _has_ended(job: Job) -> bool:

@@ -24,6 +24,7 @@ from study.cli_stability import stability_command
 from study.cli_stack import stack_commands
 from study.cli_team import team_commands
 from study.logs import log_to_stderr
+from study.torchrun import check_command
 
 LOG_FORMATS = ("text", "json")
 LOG_FORMAT_VARIABLE = "BNVIT_LOG_FORMAT"
@@ -55,6 +56,7 @@ def main() -> None:
     try:
         if log_format not in LOG_FORMATS:
             raise InputError(f"unknown --log-format '{log_format}'; write text or json")
+        check_command(next(iter(arguments), None))
         sys.exit(app(arguments or ["--help"], prog_name="bnvit-study", standalone_mode=False))
     except BnvitError as error:
         if debug:

@@ -70,7 +70,7 @@ def trial_params(job: Job, config: TrainConfig, run: Run) -> dict[str, Any]:
         "recipe": config.recipe.name,
         "recipe_fields": config.recipe.told,
         "full_lr": config.full_lr,
-        "normalisation_batch": config.normalisation_batch,
+        "normalisation_batch": run.normalisation_batch,
         "epochs": job.identity.epochs,
         **computed(job, run),
         "revision": revision(),
@@ -85,6 +85,7 @@ def computed(job: Job, run: Run) -> dict[str, Any]:
     """
     return {
         "device": device_label(job.device),
+        "processes": run.team.size,
         "threads": torch.get_num_threads(),
         "execution": str(run.execution),
         "trained_parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),

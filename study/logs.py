@@ -15,7 +15,7 @@ from typing import Any
 _identity: dict[str, Any] = {}  # of this process, in all of its threads
 _context: ContextVar[dict[str, Any]] = ContextVar("context", default={})  # noqa: B039  # replaced, never changed
 PACKAGES = ("study", "objectives", "models")
-NARRATORS = ("study.worker", "study.docket")
+NARRATORS = ("study.worker", "study.docket", "study.shelf")
 
 
 def identify(**fields: object) -> None:

@@ -14,6 +14,7 @@ from study import slots
 from study.attempt import Attempt, Hands
 from study.docket import Docket
 from study.errors import WorkerError
+from study.following import keep_waiting
 from study.giving_up import give_up
 from study.job import Job
 from study.leases import Claim
@@ -55,6 +56,7 @@ def work(docket: Docket, hands: Hands, limits: Limits) -> int:
                 log.info("no trial to train; waiting for one")
             is_idle = True
             hands.stop.wait(POLL_S * random.uniform(0.5, 1.5))
+            keep_waiting(hands.team)
             continue
         is_idle = False
         job, claim = found

@@ -32,6 +32,13 @@ def fork(line: str, environment: Mapping[str, str], out: Path, err: Path) -> For
     return call(_be_command, line, dict(environment), out, err)
 
 
+def fork_torchrun(
+    line: str, processes: int, environment: Mapping[str, str], out: Path, err: Path
+) -> ForkServerProcess:
+    """Start `torchrun --nproc-per-node PROCESSES --no-python bnvit-study LINE`."""
+    return call(_be_torchrun, line, processes, dict(environment), out, err)
+
+
 def fork_mlflow(
     arguments: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> ForkServerProcess:
@@ -55,6 +62,35 @@ def _be_command(line: str, environment: dict[str, str], out: Path, err: Path) ->
 
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it is too late for the variable
     main()
+
+
+def _be_torchrun(
+    line: str, processes: int, environment: dict[str, str], out: Path, err: Path
+) -> None:
+    """Torchrun's own agent, whose workers are forked from this process: they import nothing."""
+    _surround(environment, out, err)
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(config, _be_one_of_torchrun)(line, environment, out, err)
+
+
+def _be_one_of_torchrun(line: str, environment: dict[str, str], out: Path, err: Path) -> None:
+    try:
+        _be_command(line, environment, out, err)
+    except SystemExit as end:
+        print(f"process {os.environ['RANK']} ends with {end.code}", file=sys.stderr)
+        if end.code:
+            raise  # else the agent would wait for what this function returns
 
 
 def _be_mlflow(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -97,12 +133,14 @@ class Forked:
     err: Path
 
     @classmethod
-    def start(cls, line: str, environment: Mapping[str, str]) -> "Forked":
-        """Start `bnvit-study LINE`."""
+    def start(cls, line: str, environment: Mapping[str, str], processes: int = 1) -> "Forked":
+        """Start `bnvit-study LINE`, several of it by torchrun."""
         number = next(_numbers)
         out, err = (Path(_said.name) / f"{number}.{name}" for name in ("out", "err"))
         out.touch()
         err.touch()
+        if processes > 1:
+            return cls(fork_torchrun(line, processes, environment, out, err), out, err)
         return cls(fork(line, environment, out, err), out, err)
 
     @property

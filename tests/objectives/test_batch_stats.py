@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.norms import batch_norms
+from models.norms import TokenBatchNorm, batch_norms, set_ghost
 from models.registry import ARTICLE
 from models.switches import ViTSwitches
 from models.vit import ViT
@@ -174,3 +174,13 @@ def test_no_gradient_is_left_behind(pixels: Tensor) -> None:
         assert all(parameter.grad is None for parameter in model.parameters())
     model(pixels[:8]).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_ghost_batches_of_training_do_not_divide_the_images(pixels: Tensor) -> None:
+    model = model_of("vitbn")
+    with recalibrated(model, pixels):
+        whole = statistics(model)
+    set_ghost(model, 8)
+    with recalibrated(model, pixels):
+        torch.testing.assert_close(statistics(model), whole)
+    assert {norm.ghost for norm in model.modules() if isinstance(norm, TokenBatchNorm)} == {8}
