@@ -75,7 +75,7 @@ def pretrained(name: str) -> nn.Module:
     except Exception as error:  # the hub's client and what lies beneath raise many kinds
         raise InputError(
             f"the weights timm:{name} cannot be downloaded ({first_line(str(error))}); "
-            "fetch them where the hub can be reached and give the file"
+            "fetch them where the hub can be reached, and give the file or bring the hub's cache"
         ) from error
     return model
 

@@ -52,7 +52,7 @@ def student(subset: SearchData, recipe: Recipe, **changes: Any) -> Run:
 
 def trained(subset: SearchData, recipe: Recipe, **changes: Any) -> Run:
     """A run of two heads, or of what `changes` say, that has ended."""
-    run = student(subset, recipe, lr=3e-3, rungs=(3_000,), **changes)
+    run = student(subset, recipe, **{"lr": 3e-3, "rungs": (3_000,)} | changes)
     list(train(run))
     return run
 
@@ -140,7 +140,8 @@ def test_a_single_head_comes_nearer_to_its_teacher_than_by_labels_alone(
     subset: SearchData, contrary: str
 ) -> None:
     recipes = [Recipe(teacher=contrary, distillation=kind, alpha=0.8) for kind in ("hard", "soft")]
-    runs = [trained(subset, one, model="vit", switches=TINY) for one in (Recipe(), *recipes)]
+    options: dict[str, Any] = {"model": "vit", "switches": TINY, "rungs": (1_600,)}
+    runs = [trained(subset, one, **options) for one in (Recipe(), *recipes)]
     told = taught(runs[0], contrary)
     by_labels, *by_teacher = (answers(run)[0] for run in runs)
     assert min(alike(one, told) for one in by_teacher) > alike(by_labels, told) + 0.2
