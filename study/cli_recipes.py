@@ -22,6 +22,7 @@ from study.cli_options import (
     NewHeadOption,
     RecipeOption,
     StorageOption,
+    TeacherOption,
     TrainImagesOption,
     WeightsOption,
     WorkersOption,
@@ -92,6 +93,7 @@ def experiment(
     recipe: RecipeOption = None,
     config: ConfigOption = None,
     fields: FieldsOption = None,
+    teacher: TeacherOption = None,
     train_images: TrainImagesOption = None,
     image_size: ImageSizeOption = None,
     weights: WeightsOption = None,
@@ -125,7 +127,7 @@ def experiment(
     from study.technique_runs import technique_runs
 
     asked = technique(name)
-    training = training_of(model, recipe, config, fields)
+    training = training_of(model, recipe, config, fields, teacher)
     path = None if output is None else check_output(output, format_)
     settings = settings_from(storage, mlflow, checkpoints)
     base = Request(
