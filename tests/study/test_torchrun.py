@@ -6,33 +6,42 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
 from models.errors import InputError
+from objectives.errors import TeamLostError
 from objectives.recipes import Recipe
+from objectives.search_space import SearchSpace
+from objectives.team import Team
 from study import service
+from study.following import follow, keep_waiting
 from study.plan import COMPUTED
 from study.request import Request
 from study.settings import Settings
+from study.shelf import Shelf
 from study.storage import Store
 from study.studies import find_study, set_stopped, show_study
 from study.torchrun import Seat, check_command, seat
+from tests.conftest import CPU
 from tests.integration.forks import Forked
 from tests.integration.processes import environment_on, finish, start_soon, until
+from tests.objectives.teams import by_team
 from tests.study.conftest import LEASE_S
 
 PROCESSES = 2
 END_S = 15.0  # for all of them to leave
+LARGE = SearchSpace(batch_size=(100, 120))  # few steps
 LONG = 400  # epochs: until something happens to the trial
 
 
 @pytest.fixture
 def study(store: Store, small: Request) -> Iterator[Request]:
     """A study of the test's own, of which nothing is left to train for other tests."""
-    request = replace(small, recipe=Recipe(sync_bn=True), trials=5)
+    request = replace(small, recipe=Recipe(sync_bn=True), trials=5, space=LARGE)
     yield request
     set_stopped(find_study(store, request.study_name), True)
 
@@ -97,25 +106,36 @@ def test_sigterm_puts_the_trial_back_and_a_worker_of_one_process_goes_on(
     assert finish(alone)[0] == 0
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_others(
-    rank: int, store: Store, study: Request, settings: Settings
+def test_where_a_process_is_killed_the_first_puts_the_trial_back_and_leaves(
+    store: Store, study: Request, settings: Settings
 ) -> None:
     name = create(replace(study, epochs=LONG, trials=1), settings)
     agent = worker(name, settings)
     until(partial(has_rungs, store, name))
     started = processes_of(agent)
     killed_at_s = time.monotonic()
-    os.kill(started[rank].pid, signal.SIGKILL)
+    started[1].kill()
     psutil.wait_procs(started, END_S)
     assert not any(process.is_running() for process in started)
     code, _, said = finish(agent)
     assert time.monotonic() - killed_at_s < END_S
     assert code != 0
     assert "another process of this worker is gone or silent; start the worker again" in said
-    if rank > 0:
-        (trial,) = show_study(store, name).trials
-        assert trial.outcome == "waiting", "the first has put it back"
+    assert show_study(store, name).trials[0].outcome == "waiting"
+
+
+def left_behind(team: Team, settings: Settings) -> Any:
+    """What becomes of a process that waits for orders when the first is killed."""
+    if team.rank == 0:
+        keep_waiting(team)
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(TeamLostError):
+        follow(team, Shelf(settings.data_dir), CPU)
+    return "left"
+
+
+def test_where_the_first_is_killed_the_others_leave(settings: Settings) -> None:
+    assert by_team(left_behind, settings) == [None, "left"]
 
 
 def test_other_commands_are_refused_in_one_line(settings: Settings) -> None:
