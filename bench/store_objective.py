@@ -16,7 +16,8 @@ from objectives.datasets import MNIST_SHAPE
 from objectives.execution import loss_of
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.recipe import TrainConfig
-from objectives.run import Run, Segment
+from objectives.run import Run
+from objectives.segment import Segment
 
 TINY = ViTSwitches(dim=16, depth=1, heads=1, dim_head=8, mlp_dim=16)
 CPU = torch.device("cpu")

@@ -24,8 +24,9 @@ class TokenBatchNorm(nn.BatchNorm1d):
     needed. `momentum` follows torch: running = (1 - momentum)·running + momentum·batch.
 
     With `ghost` set, training takes the statistics of so many images at a time (ghost batches,
-    Hoffer et al. 2017), as that many separate BatchNorms would; a last group may be smaller. The
-    running averages then take the mean of the groups' statistics, by their images.
+    Hoffer et al. 2017), as that many separate BatchNorms would; a last group has the rest, and one
+    image alone joins the group before it. The running averages then take the mean of the groups'
+    statistics, by their images.
 
     With `synced` set, training takes the statistics over the inputs of all processes of
     torch.distributed's default group (SyncBN), each of which must make the same calls. The outputs,
@@ -57,8 +58,10 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return out.to(x.dtype).view(x.shape)
 
     def _by_groups(self, x: Tensor, size: int) -> Tensor:
-        whole = len(x) // size * size
-        parts = [x[:whole].unflatten(0, (-1, size))]  # (groups, size, N, C)
+        groups, rest = divmod(len(x), size)
+        groups -= rest == 1  # of one image alone there may be no variance
+        whole = groups * size
+        parts = [x[:whole].unflatten(0, (-1, size))] if groups else []  # (groups, size, N, C)
         if whole < len(x):
             parts.append(x[None, whole:])
         normed = [self._normed(part) for part in parts]

@@ -17,6 +17,7 @@ from models.grammar import TIMM
 from models.torchvision_import import timm_module
 from models.vit import ViT
 
+TOKENS = ("cls_token", "dist_token", "pos_embedding", "pos_embed")  # names of learned ones
 HEADS = ("head", "head_dist", "head.fc", "mlp_head")
 _WRAPPERS = ("model", "state_dict")  # keys under which files keep the weights
 # What torch.load and safetensors raise for what is no file of theirs.

@@ -45,6 +45,14 @@ def freeze(model: nn.Module, pixels: Tensor | None) -> None:
         norm.eval()
 
 
+@torch.no_grad()
+def copy_statistics(source: nn.Module, target: nn.Module) -> None:
+    """Give the BNs and UNs of `target` the buffers of those of `source`, a model of its kind."""
+    for mine, its in zip(averaging_norms(source), averaging_norms(target), strict=True):
+        for name, buffer in mine.named_buffers():
+            its.get_buffer(name).copy_(buffer)
+
+
 @contextmanager
 def batch_statistics(model: nn.Module, images: int) -> Iterator[None]:
     """Within this context BN normalises by the statistics of each `images` images of a batch.

@@ -17,7 +17,7 @@ from objectives.execution import Loss, autocast, loss_of
 from objectives.images import Split
 from objectives.recipe import TrainConfig
 from objectives.recipes import Recipe
-from objectives.teacher import Teacher, load_teacher
+from objectives.teacher import Teacher, kept_teacher
 
 Taught = Callable[[Tensor], Tensor]
 """The teacher's logits (B, classes) of pixels (B, C, H, W) as its student takes them."""
@@ -35,7 +35,7 @@ def training_loss(model: nn.Module, config: TrainConfig, data: SearchData) -> Lo
         show_both_heads(model)
     taught = None
     if recipe.teacher is not None and recipe.distillation != "none":
-        teacher = load_teacher(recipe.teacher, config.teacher_checksum)
+        teacher = kept_teacher(recipe.teacher, config.teacher_checksum)
         teacher.check(data.shape)
         taught = taught_by(teacher, data.train)
     elif not has_two_heads(model):

@@ -12,7 +12,7 @@ from models.grammar import TIMM
 from models.registry import Variant, variant
 from models.surgery import add_weight_norm
 from models.switches import ImageShape, Switches
-from models.weights import HEADS, fit_weights, fitted, read_weights, weights_checksum
+from models.weights import HEADS, TOKENS, fit_weights, fitted, read_weights, weights_checksum
 from objectives.data import SearchData
 from objectives.recipe import InitialWeights, TrainConfig
 
@@ -45,9 +45,10 @@ def initial_model(config: TrainConfig, data: SearchData) -> nn.Module:
 
 
 def draw_truncated(model: nn.Module) -> None:
-    """Draw linear maps, tokens and learned positions from N(0, 0.02²) cut at ±2, biases 0.
+    """Draw linear maps, tokens and learned positions from N(0, 0.02²), biases 0.
 
-    Source: DeiT (Touvron et al. 2021) after Hanin & Rolnick 2018. timm's models begin so already.
+    As torch's `trunc_normal_` does, whose cut at ±2 lies a hundred standard deviations out. Source:
+    DeiT (Touvron et al. 2021) after Hanin & Rolnick 2018. timm's models begin so already.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -55,7 +56,7 @@ def draw_truncated(model: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for name, parameter in model.named_parameters():
-        if name.rpartition(".")[2] in ("cls_token", "dist_token", "pos_embedding", "pos_embed"):
+        if name.rpartition(".")[2] in TOKENS:
             nn.init.trunc_normal_(parameter, std=INITIAL_STD)
 
 

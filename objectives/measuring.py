@@ -14,9 +14,10 @@ from objectives.batch_stats import recalibrated
 from objectives.evaluation import Evaluation, evaluate, token_cosine
 from objectives.images import Split
 from objectives.metrics import RungMetrics, TestMetrics
-from objectives.peak_memory import peak_memory_bytes
-from objectives.run import Run, Segment
+from objectives.peak_memory import forget_peak
+from objectives.run import Run
 from objectives.running_stats import mean_shift, statistics
+from objectives.segment import Segment
 from objectives.stopwatch import synchronize
 
 
@@ -47,12 +48,14 @@ def measure(run: Run, rung: int, grad_norm: Tensor | None = None) -> RungMetrics
     segment = run.segment
     if segment.steps == 0:
         return replace(run.curve[-1], rung=rung)
+    run.note_peak()
     if grad_norm is None:
         gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
         grad_norm = nn.utils.get_total_norm(gradients)
     run.optimizer.zero_grad(set_to_none=True)
     found = _judge(run, run.data.validation) if len(run.data.validation) else _UNKNOWN
     raw = _raw(run) if run.ema is not None and len(run.data.validation) else None
+    forget_peak(run.device)
     return RungMetrics(
         rung=rung,
         images_seen=run.images_seen,
@@ -68,7 +71,7 @@ def measure(run: Run, rung: int, grad_norm: Tensor | None = None) -> RungMetrics
         train_images_per_s=_throughput(segment, run.config.batch_size),
         val_accuracy_raw_weights=raw,
         statistics_lag=found.lag,
-        peak_memory_bytes=peak_memory_bytes(run.device),
+        peak_memory_bytes=run.peak_bytes,
         token_cosine=found.cosine,
         **_reached(run, found.judged.accuracy),
     )

@@ -57,7 +57,7 @@ def judge(
     frozen = start(frozen_config, data, device)
     frozen.load_state_dict({**state, "config": frozen_config.as_dict()})
     if not _train_to(frozen, len(frozen_config.rungs)):
-        return None
+        return found  # which is sound, whatever becomes of its frozen twin
     return replace(found, frozen=_by_own(frozen))
 
 

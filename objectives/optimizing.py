@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from models.torchvision_import import timm_module
+from models.weights import TOKENS
 from objectives.execution import Execution
 from objectives.recipe import TrainConfig
 
@@ -21,11 +22,14 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """The optimiser of what of `model` is trained.
 
-    Weight decay leaves out biases and whatever has one dimension, as the weights of norms.
+    Weight decay leaves out biases, tokens, positions and whatever has one dimension, as norms do.
     """
     recipe = config.recipe
     if recipe.weight_decay:
-        groups = timm_module("optim").param_groups_weight_decay(model, recipe.weight_decay)
+        tokens = [name for name, _ in model.named_parameters() if name.split(".")[-1] in TOKENS]
+        groups = timm_module("optim").param_groups_weight_decay(
+            model, recipe.weight_decay, no_weight_decay_list=tokens
+        )
     else:
         groups = [{"params": [p for p in model.parameters() if p.requires_grad]}]
     if recipe.optimizer == "sgd":

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from models.errors import InputError
 from models.switches import SwitchValue, nearest
 
+MOST_MARKS = 3  # changed fields that a table tells one by one
 MOST_MAGNITUDE = 30  # of RandAugment, on torchvision's scale
 
 
@@ -102,6 +103,11 @@ class Recipe:
     def marks(self) -> list[str]:
         """What of it every table shows beside the model."""
         found = [] if self.name == "article" else [self.name]
+        changed = {k: v for k, v in self.changes.items() if k not in _MARKED}
+        if len(changed) <= MOST_MARKS:
+            found += [f"{name} {value}" for name, value in changed.items()]
+        else:
+            found.append(f"{len(changed)} fields changed")
         if self.train == "head":
             found.append("linear probe")
         if self.teacher is not None:
@@ -127,12 +133,14 @@ class Recipe:
 
 ARTICLE = Recipe()
 
+_MARKED = ("train", "nbs", "sync_bn", "freeze_bn", "teacher", "distillation", "alpha", "tau")
 _INF = float("inf")
 _RANGES = (  # names, lowest, highest, whether the highest is allowed
     (("momentum", "ema", "label_smoothing"), 0, 1, False),
     (("warmup", "flip", "erasing", "alpha"), 0, 1, True),
     (("weight_decay", "mixup", "cutmix", "freeze_bn", "crop"), 0, _INF, False),
-    (("accumulate", "repeats", "operations", "nbs", "lr_batch"), 1, _INF, False),
+    (("accumulate", "repeats", "operations", "lr_batch"), 1, _INF, False),
+    (("nbs",), 2, _INF, False),
     (("clip", "tau"), 1e-9, _INF, False),
     (("magnitude",), 0, MOST_MAGNITUDE, True),
 )

@@ -16,47 +16,25 @@ from models.profile import Profile, profile
 from models.torchvision_import import timm_module
 from models.unified_norm import unified_norms
 from models.vit import merge_attention
-from objectives.batch_stats import freeze, recalibrated
+from objectives.batch_stats import copy_statistics, freeze, recalibrated
 from objectives.card import Card, card_of
 from objectives.compiling import compiled, possible
 from objectives.data import SearchData
 from objectives.distillation import training_loss
 from objectives.errors import StateError
-from objectives.evaluation import sums_dtype
 from objectives.execution import FAST, Execution, Loss, autocast
 from objectives.images import CPU
 from objectives.initial import initial_model, train_head_only
 from objectives.metrics import RungMetrics
 from objectives.optimizing import SetRate, optimizer_of, schedule_of
-from objectives.peak_memory import forget_peak
+from objectives.peak_memory import forget_peak, peak_memory_bytes
 from objectives.recipe import TrainConfig
+from objectives.saved import as_saved_now
+from objectives.segment import Segment
 from objectives.team import ALONE, Alone
 
 EXECUTION_KEYS = ("fused", "capturable")  # of an optimiser's parameter groups
 WARM_UP_STEPS = 5  # left out of the throughput: allocation, kernel selection
-
-
-@dataclass
-class Segment:
-    """Sums over the steps since the last rung, on the device so that adding never waits for it."""
-
-    loss_sum: Tensor  # ()
-    bad_step: Tensor  # () int64: the first step whose loss was not finite; 0: none
-    steps: int = 0
-    timed_steps: int = 0  # without warm-up
-    timed_s: float = 0.0
-
-    @classmethod
-    def empty(cls, device: torch.device) -> "Segment":
-        """A segment without steps."""
-        zero = torch.zeros((), dtype=sums_dtype(device), device=device)
-        return cls(zero, torch.zeros((), dtype=torch.int64, device=device))
-
-    def add(self, loss: Tensor, step: int) -> None:
-        """Count the step numbered `step`, with its detached loss ()."""
-        self.steps += 1
-        self.loss_sum += loss
-        self.bad_step += ((self.bad_step == 0) & ~torch.isfinite(loss)) * step
 
 
 @dataclass
@@ -75,6 +53,7 @@ class Run:
     set_rate: SetRate | None = None  # None: the learning rate stays
     ema: Any = None  # timm's ModelEmaV3; None: no average of the weights is kept
     is_frozen: bool = False  # BatchNorm keeps its statistics
+    peak_bytes: int | None = None  # of memory, in training; None: not known
     execution: Execution = FAST
     team: Alone = ALONE  # who trains it, together with this process
     step: int = 0
@@ -118,6 +97,8 @@ class Run:
         if not self.is_frozen and self.images_seen >= self.config.frozen_from:
             with self.autocast():
                 freeze(self.model, self.recalibration_pixels)
+            if self.ema is not None:  # averaged weights stand behind the same statistics
+                copy_statistics(self.model, self.ema.module)
             self.is_frozen = True
 
     def end_step(self, loss: Tensor) -> None:
@@ -128,6 +109,11 @@ class Run:
             self.ema.update(self.model, self.step)
         for norm in self._scheduled:
             norm.set_progress(self.progress)
+
+    def note_peak(self) -> None:
+        """Note the memory that training has taken, before an evaluation takes some."""
+        known = (self.peak_bytes, peak_memory_bytes(self.device))
+        self.peak_bytes = max((peak for peak in known if peak is not None), default=None)
 
     @cached_property
     def _scheduled(self) -> list[ProgressiveRepBatchNorm]:
@@ -148,7 +134,7 @@ class Run:
         They are estimated for its weights, unless it trains on frozen ones.
         """
         model = self.judged_model
-        if self.is_frozen and self.ema is None:
+        if self.is_frozen:
             yield model
             return
         with self.autocast(), recalibrated(model, self.recalibration_pixels):
@@ -180,11 +166,13 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "is_frozen": self.is_frozen,
+            "peak_bytes": self.peak_bytes,
             "curve": [asdict(metrics) for metrics in self.curve],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`; raises StateError if another run saved it."""
+        state = as_saved_now(state)
         mine = {"config": self.config.as_dict(), "checksum": self.data.checksum}
         for name, value in mine.items():
             if state.get(name) != value:
@@ -196,6 +184,7 @@ class Run:
             torch.cuda.set_rng_state(state["rng_device"], self.device)
         self.step = state["step"]
         self.train_time_s = state["train_time_s"]
+        self.peak_bytes = state["peak_bytes"]
         sums = ("loss_sum", "bad_step")
         moved = {name: state["segment"][name].to(self.device) for name in sums}
         self.segment = Segment(**{**state["segment"], **moved})

@@ -46,6 +46,14 @@ class Searched:
             return IntDistribution(int(self.low), int(self.high), log=self.is_log)
         return FloatDistribution(self.low, self.high, log=self.is_log)
 
+    def corners(self, most: int = 64) -> tuple[Value, ...]:
+        """Values by which a range can be checked: all, or the ends where there are too many."""
+        if self.choices:
+            return self.choices
+        if self.is_whole and self.high - self.low < most:
+            return tuple(range(int(self.low), int(self.high) + 1))
+        return (int(self.low), int(self.high)) if self.is_whole else (self.low, self.high)
+
     def suggest(self, trial: optuna.Trial) -> Value:
         """The value of `trial`: that it has already, else the sampler's."""
         if self.choices:

@@ -1,6 +1,7 @@
 """A trained model that another learns from: where it comes from, and whether it fits the data."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,12 @@ def load_teacher(source: str, checksum: str | None = None) -> Teacher:
         )
     found.model.eval().requires_grad_(False)
     return found
+
+
+@lru_cache(maxsize=1)
+def kept_teacher(source: str, checksum: str | None) -> Teacher:
+    """The teacher of `load_teacher`, read once for all trials of a process."""
+    return load_teacher(source, checksum)
 
 
 def _from_file(path: Path) -> Teacher:

@@ -9,7 +9,8 @@ from objectives.feed import Batch, feed
 from objectives.measuring import measure
 from objectives.metrics import Diverged, Event, Pause, RungMetrics
 from objectives.order import batches
-from objectives.run import Run, Segment
+from objectives.run import Run
+from objectives.segment import Segment
 from objectives.steps import CudaRecorder, GraphedStep, PlainStep, RecipeStep, Step
 from objectives.stopwatch import Stopwatch
 from objectives.watch import OFF, NoWatch, diverged, weights_finite

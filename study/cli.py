@@ -42,8 +42,6 @@ from study.cli_options import (
     settings_from,
 )
 
-SEARCH_EPOCHS = 3  # per trial, at most
-
 app = typer.Typer(
     name="bnvit-study",
     help="Is a BatchNorm vision transformer better than its LayerNorm twin, each at its best "
@@ -144,7 +142,13 @@ def run(
     """Search a model's learning rate and batch size; start, go on with, or extend a study."""
     from study.conduct import conducted
     from study.recipe_options import searched_fields, training_of
-    from study.request import Request, default_pruner, parse_space, parse_workers
+    from study.request import (
+        SEARCH_EPOCHS,
+        Request,
+        default_pruner,
+        parse_space,
+        parse_workers,
+    )
 
     training = training_of(model, recipe, config, fields, teacher)
     ranges = parse_space(model, space, lr, batch_size, training.preset)

@@ -180,7 +180,10 @@ def _best_of(search: str, request: "Request", plan: "Plan", settings: "Settings"
 def sweep(
     models: Annotated[str, typer.Option(metavar="NAME,…", help="Models, a study each.")],
     lr: Annotated[str, typer.Option(metavar="LR,…", help="Learning rates.")] = "0.0005,0.005,0.01",
-    batch_size: Annotated[str, typer.Option(metavar="N,…", help="Batch sizes.")] = "100",
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N,…", help="Batch sizes. Default: the recipe's, else 100."),
+    ] = None,
     epochs: _EpochsOption = None,
     seeds: Annotated[int, typer.Option(help="Runs of each configuration.")] = 3,
     seed: _FirstSeedOption = 1,
@@ -258,8 +261,14 @@ def sweep(
         mlflow=mlflow,
         checkpoints=checkpoints,
     )
-    plan = Plan("sweep", parse_grid(lr, batch_size), seeds, parse_split(on))
-    requests = sweep_of(request, names, plan)
+    grid = parse_grid(lr, training.batch_size(batch_size, 100))
+    plan = Plan("sweep", grid, seeds, parse_split(on))
+    requests = sweep_of(
+        request,
+        names,
+        plan,
+        lambda name: training_of(name, recipe, config, fields, teacher).switches,
+    )
     conducted(requests, settings_from(storage, mlflow, checkpoints), as_json)
 
 

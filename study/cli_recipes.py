@@ -77,7 +77,9 @@ def experiment(
     ],
     model: Annotated[str, typer.Option(help="Model; see 'bnvit-study models --all'.")],
     lr: Annotated[float, typer.Option(help="Learning rate of all runs.")],
-    batch_size: Annotated[int, typer.Option(help="Batch size of all runs.")] = 100,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Batch size of all runs. Default: the recipe's, else 100.")
+    ] = None,
     batch_sizes: Annotated[
         str, typer.Option(metavar="N,…", help="Of the experiment 'batches'.")
     ] = "32,64,128",
@@ -87,7 +89,9 @@ def experiment(
     levels: Annotated[
         str, typer.Option(metavar="LEVEL,…", help="Of augmentation: none, light1 … strong2.")
     ] = "none,light1,strong1",
-    epochs: Annotated[int, typer.Option(help="Epochs of each run.")] = 30,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each run. Default: the recipe's, else 30.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each point.")] = 3,
     dataset: DatasetOption = "mnist",
     recipe: RecipeOption = None,
@@ -119,6 +123,7 @@ def experiment(
     Runs that are there already are not trained again.
     """
     from study.experiment_requests import parse_names, parse_rates, parse_sizes
+    from study.plan import PLANNED_EPOCHS
     from study.recipe_options import training_of
     from study.report_files import check_output, write_report
     from study.request import Request, parse_workers
@@ -135,7 +140,7 @@ def experiment(
         switches=training.switches,
         recipe=training.recipe,
         dataset=dataset,
-        epochs=epochs,
+        epochs=training.epochs(epochs, PLANNED_EPOCHS),
         seed=1,
         train_images=train_images,
         image_size=training.image_size(image_size),
@@ -151,7 +156,7 @@ def experiment(
     )
     options = TechniqueOptions(
         lr,
-        batch_size,
+        batch_size or training.preset.batch_size or 100,
         seeds,
         parse_rates(fractions, "fractions"),
         tuple(parse_names(levels)),

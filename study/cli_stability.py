@@ -43,7 +43,9 @@ def stability(
     lr: Annotated[
         str, typer.Option(metavar="LOW:HIGH", help="Learning rates between which to look.")
     ] = "1e-5:10",
-    epochs: Annotated[int, typer.Option(help="Epochs of each run.")] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each run. Default: the recipe's, else 3.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each learning rate and batch size.")] = 3,
     steps: Annotated[
         int, typer.Option(help="Learning rates between the largest stable one and the next.")
@@ -98,7 +100,7 @@ def stability(
     from study.experiment_requests import parse_names, parse_sizes, sweep_of
     from study.recipe_options import training_of
     from study.request import Request, parse_space, parse_workers
-    from study.stability_plan import StabilityPlan, usual_grid
+    from study.stability_plan import EPOCHS, StabilityPlan, usual_grid
     from study.stability_report import StabilityReport
 
     names = parse_names(models)
@@ -112,7 +114,7 @@ def stability(
         switches=training.switches,
         recipe=training.recipe,
         dataset=dataset,
-        epochs=epochs,
+        epochs=training.epochs(epochs, EPOCHS),
         seed=seed,
         train_images=train_images,
         image_size=training.image_size(image_size),
@@ -131,7 +133,9 @@ def stability(
         mlflow=mlflow,
         checkpoints=checkpoints,
     )
-    requests = sweep_of(request, names, plan)
+    requests = sweep_of(
+        request, names, plan, lambda name: training_of(name, recipe, config, fields).switches
+    )
     report = StabilityReport(as_json, output)
     report.check()
     conducted(requests, settings_from(storage, mlflow, checkpoints), as_json, report)

@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import optuna
 
-from models.registry import variant
+from models.errors import InputError
+from models.registry import Variant, variant
+from models.switches import ImageShape
 from objectives.data import SearchData
 from objectives.initial import check_fit, initial_weights
 from objectives.recipe import epoch_rungs, recalibration_images, search_rungs
-from objectives.recipes import Recipe
+from objectives.recipes import Recipe, field_types
 from objectives.teacher import load_teacher, teacher_source
 from study.environment import versions
 from study.errors import IdentityError
@@ -30,6 +32,7 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
     chosen = variant(request.model)
     switches = chosen.resolved(request.switches, data.shape)
     chosen.check_buildable(data.shape, switches)
+    _check_searched(request, chosen, data.shape)
     initial = None
     if request.weights is not None:
         options = (chosen, request.convert, request.new_head)
@@ -65,6 +68,18 @@ def identify(request: Request, data: SearchData) -> StudyIdentity:
         teacher_checksum=teacher_checksum,
         **(request.plan.identity_fields if request.plan else {}),
     )
+
+
+def _check_searched(request: Request, chosen: Variant, image: ImageShape) -> None:
+    """Raise InputError where a model with a searched switch cannot be built for such images."""
+    given = request.switches or chosen.switches()
+    for one in request.space.others:
+        for value in () if one.name in field_types() else one.corners():
+            try:
+                switches = replace(given, **{one.name: value})
+                chosen.check_buildable(image, chosen.resolved(switches, image))
+            except InputError as error:
+                raise InputError(f"--search {one}: {error}") from None
 
 
 def _taught(recipe: Recipe, data: SearchData) -> tuple[Recipe, str | None]:

@@ -1,9 +1,11 @@
 """Whether studies may be compared: the same data, space, budget, precision and depth."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from objectives.contenders import SAME_MACS
+from objectives.recipes import Recipe, field_types
 from study.errors import UnequalError
 from study.identity import StudyIdentity
 from study.results import StudyResult
@@ -24,7 +26,7 @@ _RECIPE: dict[str, _Shown] = {
     "experiment": lambda of: of.kind,
     "budget": lambda of: counted(of.epochs, "epoch"),
     "precision": lambda of: of.precision,
-    "recipe": lambda of: str(of.recipe.of_training),
+    "recipe": lambda of: str(_recipe(of)),
     "initial weights": lambda of: "random" if of.weights is None else "trained",
 }
 _SEARCH: dict[str, _Shown] = {
@@ -44,6 +46,12 @@ _BISECTION: dict[str, _Shown] = {
 }
 
 
+def _recipe(of: StudyIdentity) -> Recipe:
+    """How a study trains, by what its teacher is, not by where it lies."""
+    recipe = of.recipe.of_training
+    return recipe if of.teacher_checksum is None else replace(recipe, teacher=of.teacher_checksum)
+
+
 def refuse(found: Sequence[str]) -> None:
     """Raise UnequalError where studies differ in what a comparison must hold fixed."""
     if found:
@@ -61,13 +69,24 @@ def inequalities(
     `sources` are the searches that fits took their values from, by name: they must be alike, too.
     """
     found: dict[str, None] = {}
-    for one, other in pairwise(results):
+    for one, other in pairwise([_without_tuned(each, sources) for each in results]):
         found |= dict.fromkeys(_differences(one, other))
         if one.source is not None and other.source is not None:
             found |= dict.fromkeys(_tuned_differently(one, other, sources))
         elif (one.source is None) != (other.source is None):
             found[f"{one.name} and {other.name}: only one is the best of a search"] = None
     return tuple(found)
+
+
+def _without_tuned(result: StudyResult, sources: Mapping[str, StudyResult]) -> StudyResult:
+    """A fit without the fields of its recipe that its search has chosen: these may differ."""
+    source = sources.get(result.source or "")
+    if source is None:
+        return result
+    names = {one.name for one in source.identity.others} & field_types().keys()
+    usual = {name: getattr(source.identity.recipe, name) for name in names}
+    recipe = replace(result.identity.recipe, **usual)
+    return replace(result, identity=replace(result.identity, recipe=recipe))
 
 
 def unlike_speeds(results: Sequence[StudyResult], speeds: Speeds | None) -> Iterator[str]:
@@ -100,6 +119,8 @@ def _differences(one: StudyResult, other: StudyResult) -> Iterator[str]:
     yield from _differing(one, other, _DATA | _RECIPE | own)
     yield from _differing_runs(one, other)
     yield from _differing_depth(one, other)
+    yield from _divided(one)
+    yield from _divided(other)
 
 
 def _differing(one: StudyResult, other: StudyResult, told: dict[str, _Shown]) -> Iterator[str]:
@@ -135,6 +156,18 @@ def _differing_depth(one: StudyResult, other: StudyResult) -> Iterator[str]:
         yield (
             f"{one.name} takes {mine[1] / 1e9:.4g} GMACs for an image, {other.name} "
             f"{theirs[1] / 1e9:.4g}"
+        )
+
+
+def _divided(result: StudyResult) -> Iterator[str]:
+    """Whether BatchNorm saw less than the batch, as several processes each normalised a part."""
+    identity = result.identity
+    processes = {run.computed.get("processes", 1) for run in result.runs if run.computed}
+    if max(processes, default=1) > 1 and identity.uses_batch_norm and not identity.recipe.sync_bn:
+        told = ranges(processes)
+        yield (
+            f"{result.name} was trained by {told} processes at once, whose BatchNorms each saw a "
+            "part of the batch, without SyncBN"
         )
 
 

@@ -1,11 +1,12 @@
 """What `fit` and `sweep` are asked for: from the words of the command line to requests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import get_args
 
 from models.errors import InputError
 from models.registry import variant
+from models.switches import Switches
 from study.overview import Overview
 from study.plan import Configuration, Plan, TrainedOn
 from study.request import Request
@@ -61,8 +62,19 @@ def fit_of_study(seen: Overview, request: Request, plan: Plan) -> Request:
     return planned(taken, replace(plan, source_trials=len(seen.counted)))
 
 
-def sweep_of(request: Request, models: Sequence[str], plan: Plan | StabilityPlan) -> list[Request]:
-    """The same values, or the same ranges, with each model, a study each."""
+def sweep_of(
+    request: Request,
+    models: Sequence[str],
+    plan: Plan | StabilityPlan,
+    switches: Callable[[str], Switches | None] | None = None,
+) -> list[Request]:
+    """The same values, or the same ranges, with each model, a study each.
+
+    `switches` are those of a model; None: all have the request's.
+    """
+    if switches is not None:
+        found = sweep_of(request, models, plan)
+        return [replace(one, switches=switches(one.model)) for one in found]
     if len(set(models)) < len(models):
         raise InputError("--models names a model twice; name each once")
     if len(models) == 1:

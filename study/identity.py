@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import optuna
 
-from models.registry import stored_switches
+from models.registry import stored_switches, variant
 from models.switches import Switches, SwitchValue
 from objectives.data_options import SPLIT_SEED, DataOptions
 from objectives.precision import Precision
@@ -129,6 +129,11 @@ class StudyIdentity:
         """The model, for tables; with what of its training is not the usual."""
         precision = [] if self.precision == PRECISION else [str(self.precision)]
         return ", ".join([self.model, *precision, *self.recipe.marks])
+
+    @property
+    def uses_batch_norm(self) -> bool:
+        """Whether training depends on which images are normalised together."""
+        return variant(self.model).uses_batch_norm
 
     @property
     def data_options(self) -> DataOptions:

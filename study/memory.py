@@ -12,7 +12,12 @@ MEMORY_KEY = "memory_bytes"  # attribute of a trial: the memory that was too sma
 
 
 def too_large(job: Job, batch_size: int) -> str | None:
-    """Why a batch need not be tried here: one as small did not fit into as much memory."""
+    """Why a batch need not be tried here: one as small did not fit into as much memory.
+
+    Nothing is foretold where other fields are searched, as they may take memory as well.
+    """
+    if job.identity.others:
+        return None
     mine = memory_bytes(job.device)
     for trial in job.storage.picture.did_not_fit:
         attrs = trial.user_attrs

@@ -2,13 +2,10 @@
 
 import copy
 import re
-import shutil
 import warnings
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +16,9 @@ from objectives import card
 from objectives.card import Card
 from objectives.recipe import PRECISION
 from study.errors import ExportError
-from study.export import replace_file
 from study.settings import Settings
 from study.trained import trained_weights
+from study.weights_file import put
 
 MODEL_FORMATS = ("safetensors", "onnx")
 TRIED_IMAGES = 16  # random ones, on which an export is compared with its model
@@ -57,10 +54,7 @@ def export_model(
             difference = _write_onnx(model, told, made)
         else:
             difference = _write_safetensors(model, told, made)
-        try:
-            replace_file(output, partial(_copy, made))
-        except OSError as error:
-            raise InputError(f"cannot write {output} ({error.strerror or error})") from error
+        put(made, output)
     reader = "onnxruntime gives" if format_ == "onnx" else "the file, read again, gives"
     lines.append(f"checked: {reader} the same logits, within {difference:.1e}")
     return [*lines, f"written: {output}"]
@@ -173,8 +167,3 @@ def _check(wanted: Tensor, got: Tensor, tolerance: float, what: str) -> float:
             f"{tolerance:.0e}; nothing was written"
         )
     return difference
-
-
-def _copy(made: Path, file: IO[bytes]) -> None:
-    with made.open("rb") as source:
-        shutil.copyfileobj(source, file)

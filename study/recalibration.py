@@ -1,33 +1,31 @@
 """Trained weights given new BatchNorm statistics, judged before and after, and written."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO
 
 from torch import nn
 
 from models.errors import InputError
 from models.norms import batch_norms
-from objectives import card
 from objectives.card import Card
 from objectives.data import load_search_data
 from objectives.data_options import DataOptions, short_name
 from objectives.datasets import dataset
 from objectives.domains import Domain, across_domains
 from objectives.evaluation import evaluate
-from objectives.images import Split
+from objectives.execution import autocast
+from objectives.images import CPU, Split
 from objectives.population import METHODS, Method, Population, estimate_on, on_population
+from objectives.recipe import recalibration_images
 from objectives.three_way import Leakage, ThreeWay, leakage, three_way
-from study.export import replace_file
 from study.inspect_images import Images, images_for
 from study.inspect_subjects import find
 from study.settings import Settings
 from study.tabular import Tabular
+from study.weights_file import check_weights_file, write_weights
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ class Asked:
             raise InputError(f"unknown --method '{self.method}'; write {' or '.join(METHODS)}")
         if self.images is not None and self.images < 2:
             raise InputError(f"--images {self.images} must be at least 2")
-        if self.path.is_dir():
-            raise InputError(f"{self.path} is a folder; name a file in it with -o")
+        check_weights_file(self.path)
         if self.path.exists() and Path(self.target).exists() and self.path.samefile(self.target):
             raise InputError(f"{self.path} would replace what is recalibrated; give another -o")
 
@@ -92,10 +89,11 @@ def recalibrated_file(asked: Asked, settings: Settings) -> Recalibrated:
             )
         own = _domain(told, images.population, images.validation)
         others = {name: _other(asked, name, told, settings) for name in asked.domains}
-        estimates = {m: estimate_on(model, own.train, m, asked.batch_size) for m in METHODS}
-        tables = [_judged(asked, model, own, estimates)]
-        if others:
-            tables.append(_across(asked, model, {images.dataset: own, **others}))
+        with autocast(CPU, told.precision):  # as it was trained and judged
+            estimates = {m: estimate_on(model, own.train, m, asked.batch_size) for m in METHODS}
+            tables = [_judged(asked, model, own, estimates)]
+            if others:
+                tables.append(_across(asked, model, {images.dataset: own, **others}))
         _write(asked, told, model, estimates)
     lines = _lines(asked, told, found.source, images)
     return Recalibrated(tuple(lines), tuple(tables), asked.path)
@@ -123,7 +121,8 @@ def _other(asked: Asked, name: str, told: Card, settings: Settings) -> Domain:
             f"--domains {name} has other images or classes than {asked.target} takes; domains "
             "must share both"
         )
-    return _domain(told, data.train.first(asked.images or len(data.train)), data.validation)
+    count = asked.images or recalibration_images(told.image.size)
+    return _domain(told, data.train.first(count), data.validation)
 
 
 def _judged(
@@ -184,18 +183,8 @@ def _across(asked: Asked, model: nn.Module, domains: dict[str, Domain]) -> Tabul
 
 
 def _write(asked: Asked, told: Card, model: nn.Module, estimates: dict[Method, Population]) -> None:
-    with on_population(model, _asked_for(asked, estimates)), TemporaryDirectory() as folder:
-        made = Path(folder) / "model.safetensors"
-        card.save(made, model.state_dict(), told)
-
-        def copy(file: IO[bytes]) -> None:
-            with made.open("rb") as source:
-                shutil.copyfileobj(source, file)
-
-        try:
-            replace_file(asked.path, copy)
-        except OSError as error:
-            raise InputError(f"cannot write {asked.path} ({error.strerror or error})") from error
+    with on_population(model, _asked_for(asked, estimates)):
+        write_weights(model.state_dict(), told, asked.path)
 
 
 def _asked_for(asked: Asked, estimates: dict[Method, Population]) -> Population:

@@ -1,24 +1,52 @@
 """What of a recipe does not go with the rest that is asked for, said before anything is begun."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.errors import InputError
 from models.registry import variant
-from objectives.recipes import ARTICLE
+from objectives.recipes import ARTICLE, field_types
+from study.words import counted
 
 if TYPE_CHECKING:
     from study.request import Request
 
 
 def check_training(request: "Request") -> None:
-    """Raise InputError where the recipe does not fit the model, the budget or the batch sizes."""
+    """Raise InputError where the recipe does not fit the model, the budget or the batch sizes.
+
+    Also with any value of the fields that are searched.
+    """
+    _check_given(request)
+    for one in request.space.others:
+        for value in one.corners():
+            try:
+                _check_given(_with(request, one.name, value))
+            except InputError as error:
+                raise InputError(f"--search {one}: {error}") from None
+    if request.target is not None and not 0.0 < request.target <= 1.0:
+        raise InputError(f"--target {request.target:g} must be an accuracy in (0, 1], as 0.97")
+
+
+def _with(request: "Request", name: str, value: object) -> "Request":
+    """The request with one value of a field or switch that it searches."""
+    if name in field_types():
+        return replace(request, recipe=replace(request.recipe, **{name: value}))  # type: ignore[arg-type]
+    switches = request.switches or variant(request.model).switches()
+    return replace(request, switches=replace(switches, **{name: value}))  # type: ignore[arg-type]
+
+
+def _check_given(request: "Request") -> None:
     recipe, chosen = request.recipe, variant(request.model)
     recipe.check()
+    if request.switches is not None:
+        chosen.check_norm_switches(request.switches)
     smallest, _ = request.space.batch_size
     about_bn = {"nbs": recipe.nbs, "sync_bn": recipe.sync_bn, "freeze_bn": recipe.freeze_bn}
     given = [name for name, value in about_bn.items() if value]
     if given and not chosen.has_batch_norm:
-        raise InputError(f"{chosen.name} has no BatchNorm; leave out --set {given[0]}")
+        raise InputError(f"{chosen.name} has no BatchNorm; leave out {given[0]}")
+    _check_of_use(request)
     if recipe.freeze_bn > request.epochs:
         raise InputError(
             f"freeze_bn={recipe.freeze_bn:g}: BatchNorm cannot be frozen for more than the "
@@ -29,10 +57,12 @@ def check_training(request: "Request") -> None:
             "Mixup and CutMix mix the images of a batch: batch sizes must start at 2, or --set "
             "mixup=0 --set cutmix=0"
         )
-    if recipe.accumulate > smallest:
+    least = 2 if chosen.uses_batch_norm else 1
+    if recipe.accumulate > 1 and recipe.accumulate * least > smallest:
         raise InputError(
-            f"accumulate={recipe.accumulate} makes micro-batches of a batch of {smallest}; it "
-            "must have as many images at least"
+            f"accumulate={recipe.accumulate} divides a batch of {smallest} into micro-batches of "
+            f"fewer than {counted(least, 'image')}; batch sizes must start at "
+            f"{recipe.accumulate * least}"
         )
     if recipe.train == "head" and request.weights is None:
         raise InputError(
@@ -40,8 +70,20 @@ def check_training(request: "Request") -> None:
             "train=all"
         )
     _check_teaching(request)
-    if request.target is not None and not 0.0 < request.target <= 1.0:
-        raise InputError(f"--target {request.target:g} must be an accuracy in (0, 1], as 0.97")
+
+
+def _check_of_use(request: "Request") -> None:
+    """Raise InputError for a field that is set or searched, and that nothing reads."""
+    recipe = request.recipe
+    changed = {*recipe.changes, *(one.name for one in request.space.others)}
+    searched = {one.name for one in request.space.others}
+    for names, of, is_there in (
+        (("momentum",), "optimizer=sgd", recipe.optimizer == "sgd"),
+        (("magnitude", "operations"), "augment=randaugment", recipe.augment == "randaugment"),
+    ):
+        unread = sorted(changed.intersection(names))
+        if unread and not is_there and of.partition("=")[0] not in searched:
+            raise InputError(f"{unread[0]} is only read with {of}; set that, or leave it out")
 
 
 def _check_teaching(request: "Request") -> None:
@@ -69,7 +111,7 @@ def notes(request: "Request") -> list[str]:
     if recipe.nbs is not None and (first != last or first % recipe.nbs):
         found.append(
             f"note:    where {recipe.nbs} images do not divide a batch, its last ghost batch has "
-            "the rest; a batch that is smaller is one ghost batch"
+            "the rest, and one image alone joins the one before; a smaller batch is one ghost batch"
         )
     if recipe.accumulate > 1 and variant(request.model).uses_batch_norm:
         found.append(

@@ -29,6 +29,10 @@ class Training:
         """Epochs: as given, else the preset's, else the usual."""
         return next(e for e in (given, self.preset.epochs, usual) if e is not None)
 
+    def batch_size(self, given: str | None, usual: int) -> str:
+        """The text of --batch-size: as given, else the preset's, else the usual."""
+        return given or str(self.preset.batch_size or usual)
+
     def image_size(self, given: int | None) -> int | None:
         """Pixels: as given, else the preset's; None: as the data set has it."""
         return self.preset.image_size if given is None else given

@@ -1,8 +1,9 @@
 """What stands at the end of a report on studies: how they were judged, and what ran."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from objectives.recipes import PRESETS
+from objectives.recipes import ARTICLE, PRESETS
 from study.identity import StudyIdentity
 from study.report import Section
 from study.results import StudyResult
@@ -34,10 +35,18 @@ def how_judged(identity: StudyIdentity) -> tuple[str, str]:
 
 
 def _recipe(identity: StudyIdentity) -> str:
+    """The recipe by its fields: a preset's source says more than is always taken from it."""
     recipe = identity.recipe
-    source = PRESETS[recipe.name].source
-    changes = ", ".join(f"{name}={value}" for name, value in recipe.changes.items())
-    return f"{recipe.name}, i.e. {source}" + (f"; with {changes}" if changes else "")
+    if recipe == ARTICLE:
+        return f"{recipe.name}, i.e. {PRESETS[recipe.name].source}"
+    told = ", ".join(f"{name} {value}" for name, value in recipe.told.items())
+    return f"{recipe.name} (after {PRESETS[recipe.name].source}): {told or 'Adam, constant lr'}"
+
+
+def _how(computed: Mapping[str, Any]) -> str:
+    """In which ways a run was computed, and by how many processes if not by one."""
+    processes = computed.get("processes", 1)
+    return str(computed["execution"]) + (f", {processes} processes" if processes > 1 else "")
 
 
 def environment(results: Sequence[StudyResult]) -> Section:
@@ -64,4 +73,4 @@ def _row(result: StudyResult) -> Iterator[str]:
     yield f"{first.get('multiply_adds', 0) / 1e9:.4g}"
     yield str(first.get("blocks_executed", ""))
     yield "; ".join(dict.fromkeys(devices))
-    yield "; ".join(dict.fromkeys(one["execution"] for one in computed))
+    yield "; ".join(dict.fromkeys(map(_how, computed)))

@@ -12,7 +12,7 @@ from models.switches import Switches
 from objectives.data_options import DataOptions, short_name
 from objectives.precision import Precision, check_precision
 from objectives.recipe import PRECISION
-from objectives.recipes import Preset, Recipe
+from objectives.recipes import Preset, Recipe, preset
 from objectives.search_space import SearchSpace, article_space
 from study.checkpoint_places import shown_place
 from study.engine import Engine, check_engine
@@ -27,6 +27,7 @@ from study.stability_plan import StabilityPlan
 Workers = int | Literal["auto"]
 Compile = Literal["auto", "on", "off"]
 
+SEARCH_EPOCHS = 3  # per trial, at most
 MOST = 10_000  # trials of a study, epochs of a trial: more is a slip of the finger
 MOST_WORKERS = 1_000
 LONGEST_NAME = 200  # characters; Optuna and MLflow store a little more
@@ -69,7 +70,7 @@ class Request:
     switches: Switches | None = None  # None: the model's defaults
     dataset: str = "mnist"
     trials: int = 20  # the study's total
-    epochs: int = 3  # per trial, at most
+    epochs: int = SEARCH_EPOCHS  # per trial, at most
     space: SearchSpace = field(default_factory=SearchSpace)
     sampler: SamplerName = "tpe"
     pruner: PrunerName = "asha"
@@ -131,8 +132,6 @@ class Request:
         _within("epochs", self.epochs, MOST)
         if self.train_images is not None:
             _within("train images", self.train_images)
-        if self.switches is not None:
-            variant(self.model).check_norm_switches(self.switches)
         check_training(self)
         if self.weights is None and (self.convert or self.new_head):
             option = "--convert" if self.convert else "--new-head"
@@ -168,9 +167,14 @@ class Request:
     def command(self, **changes: object) -> str:
         """The command line that asks for this, with `changes` to its fields."""
         asked = replace(self, **changes)  # type: ignore[arg-type]  # field names and types
-        default = Request(model=asked.model)
-        if self.plan is not None:
-            default = replace(default, epochs=self.plan.usual_epochs)
+        brought = preset(asked.recipe.name)
+        usual = self.plan.usual_epochs if self.plan is not None else SEARCH_EPOCHS
+        default = Request(
+            model=asked.model,
+            epochs=usual if brought.epochs is None else brought.epochs,
+            image_size=brought.image_size,
+            space=parse_space(asked.model, "default", None, None, brought),
+        )
         words = asked._what_to_train()
         for name in asked._own_options():
             value = getattr(asked, name)

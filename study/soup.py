@@ -1,27 +1,22 @@
 """A soup of trained models: made, judged, written as a file that says what it is."""
 
-import os
 import re
-import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
 from models.errors import InputError
-from objectives import card
 from objectives.card import Card
 from objectives.hardware import device_label
 from objectives.images import Split
 from objectives.soup import Judge, Member, Soup, State, greedy_soup, uniform_soup
 from objectives.soup_members import check_members, common_initialisation
 from study.environment import device_of
-from study.export import replace_file
 from study.inspect_subjects import Found
 from study.settings import Settings
 from study.soup_images import SoupImages, soup_images
 from study.soup_sources import found_members
+from study.weights_file import check_weights_file, write_weights
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,10 @@ class Asked:
 
     def check(self) -> None:
         """Raise InputError where the file would not be what it seems, or replaces a member."""
-        if self.path.suffix != ".safetensors":
-            raise InputError(f"{self.path} must end in .safetensors, which is what is written")
+        check_weights_file(self.path)
         taken = [Path(target) for target in self.targets]
         if self.path.exists() and any(one.exists() and self.path.samefile(one) for one in taken):
             raise InputError(f"{self.path} is a member of the soup; give another with --output")
-        if not os.access(self.path.absolute().parent, os.W_OK):
-            raise InputError(f"cannot write {self.path}: its folder is not there, or not writable")
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ def make_soup(asked: Asked, settings: Settings) -> Made:
     soup = make(judge, members)
     best = max(members, key=lambda one: one.val_accuracy)
     tested = _tested(judge, images.test(), soup.state, best.state) if asked.test else None
-    _write(soup.state, told, asked.path)
+    write_weights(soup.state, told, asked.path)
     kind = "greedy" if asked.greedy else "uniform"
     return Made(kind, soup, best, told, images, device_label(device), tested, asked.path)
 
@@ -128,20 +120,3 @@ def _state(one: Found) -> State:
 def _tested(judge: Judge, test: Split, soup: State, best: State) -> Tested:
     last = replace(judge, split=test)
     return Tested(*(last.judged(state)[1] for state in (soup, best)))
-
-
-def _write(state: State, told: Card, path: Path) -> None:
-    """The file whole or not at all, once it was read again."""
-    with TemporaryDirectory() as folder:
-        made = Path(folder) / "soup.safetensors"
-        card.save(made, state, told)
-        card.load(made)
-        try:
-            replace_file(path, partial(_copy, made))
-        except OSError as error:
-            raise InputError(f"cannot write {path} ({error.strerror or error})") from error
-
-
-def _copy(made: Path, file: IO[bytes]) -> None:
-    with made.open("rb") as source:
-        shutil.copyfileobj(source, file)

@@ -7,7 +7,7 @@ from models.errors import InputError
 from models.profile import profile
 from models.registry import variant
 from models.switches import ImageShape, Switches, nearest
-from objectives.recipes import preset
+from objectives.recipes import ARTICLE, preset
 from study.experiment_requests import planned
 from study.plan import Plan
 from study.request import Request
@@ -79,6 +79,13 @@ def _regularisation(
     base: Request, _: ImageShape, images: int, options: TechniqueOptions
 ) -> Iterator[Arm]:
     """AugReg's question; regularised: dropout and stochastic depth of `REGULARISATION`."""
+    given = _with(base)
+    is_recipe_given = replace(base.recipe, flip=ARTICLE.flip) != ARTICLE
+    if is_recipe_given or given.dropout or given.drop_path:
+        raise InputError(
+            "regularisation brings recipes, dropout and drop_path of its own; beside sizes of the "
+            "model only --set flip is taken"
+        )
     for level in options.levels:
         recipe = replace(preset(f"augreg-{level}").recipe, flip=base.recipe.flip)
         for rate in (0.0, REGULARISATION):

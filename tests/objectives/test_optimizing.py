@@ -61,7 +61,7 @@ def test_the_learning_rate_grows_with_the_batch_where_the_recipe_says_so() -> No
     assert rates(Recipe(lr_batch=512), batch_size=64)[0] == pytest.approx(CONFIG.lr * 64 / 512)
 
 
-def test_decay_leaves_out_norms_and_biases_and_is_decoupled() -> None:
+def test_decay_leaves_out_norms_biases_and_tokens_and_is_decoupled() -> None:
     config = replace(CONFIG, recipe=Recipe(optimizer="adamw", weight_decay=0.5), lr=0.1)
     model = variant("vitbn").build(MNIST_SHAPE, TINY)
     optimizer = optimizer_of(model, config, FAST)
@@ -70,7 +70,8 @@ def test_decay_leaves_out_norms_and_biases_and_is_decoupled() -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for name, parameter in model.named_parameters():
-        share = 1.0 if parameter.ndim < 2 else 1 - 0.1 * 0.5
+        is_left_out = parameter.ndim < 2 or name in ("cls_token", "pos_embedding")
+        share = 1.0 if is_left_out else 1 - 0.1 * 0.5
         torch.testing.assert_close(parameter.detach(), before[name] * share)
 
 

@@ -100,15 +100,15 @@ BASE = Request(model="vitbn")
 @pytest.mark.parametrize(
     ("changes", "recipe", "words"),
     [
-        ({"model": "vit"}, {"nbs": 8}, "vit has no BatchNorm; leave out --set nbs"),
+        ({"model": "vit"}, {"nbs": 8}, "vit has no BatchNorm; leave out nbs"),
         ({}, {"freeze_bn": 4}, "cannot be frozen for more than the 3 epochs of the run"),
-        ({"model": "vit"}, {"freeze_bn": 1}, "vit has no BatchNorm; leave out --set freeze_bn"),
+        ({"model": "vit"}, {"freeze_bn": 1}, "vit has no BatchNorm; leave out freeze_bn"),
         (
             {"model": "vit", "space": SearchSpace(batch_size=(1, 8))},
             {"mixup": 0.8},
             "batch sizes must start at 2",
         ),
-        ({}, {"accumulate": 21}, "micro-batches of a batch of 20"),
+        ({}, {"accumulate": 21}, "divides a batch of 20 into micro-batches"),
         ({}, {"train": "head"}, "linear probe of trained weights; name them with --weights"),
         ({}, {"train": None}, "needs to be told what it trains"),
         ({"target": 97.0}, {}, "--target 97 must be an accuracy"),

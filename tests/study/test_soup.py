@@ -230,7 +230,7 @@ def test_files_make_a_soup(files: dict[str, Path], settings: Settings, tmp_path:
         ("{a}", "alone is"),
         ("{a} {a}", "a member is named twice"),
         ("{a} {b} -o {b}", "is a member of the soup"),
-        ("{a} {b} -o none/s.safetensors", "its folder is not there"),
+        ("{a} {b} -o none/s.safetensors", "there is no folder"),
         ("{a} {b} -o s.onnx", "must end in .safetensors"),
         ("{a} {b} --dataset fake:96x3x32x4", "the members take images of 28 pixels"),
         ("{a} nowhere.safetensors", "there is no file nowhere.safetensors"),
