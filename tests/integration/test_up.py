@@ -117,6 +117,7 @@ def test_the_study_is_seen_behind_the_login(stack: Path, port: int, browser: Bro
         ((_, _, experiment),) = pages(store)
     page.goto(comparison_page(f"http://127.0.0.1:{port}/", [str(experiment)]))
     expect(page.get_by_text("Model metrics")).to_be_visible()
+    page.get_by_role("searchbox", name="Search metric charts").fill("train_loss")
     expect(page.get_by_text("train_loss", exact=True).first).to_be_visible()
     screenshot(page, "up-mlflow")
     context.close()
