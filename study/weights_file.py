@@ -17,9 +17,9 @@ from study.report_files import check_file
 
 def check_weights_file(path: Path) -> None:
     """Raise InputError where the file would not be what it seems, or cannot be written."""
+    check_file(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path} must end in .safetensors, which is what is written")
-    check_file(path)
 
 
 def write_weights(state: Mapping[str, Tensor], told: Card, path: Path) -> None:

@@ -1,12 +1,14 @@
 """Recipes: what presets say, what is refused, and that each is resumed bit for bit."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
 
 from models.errors import InputError
 from objectives.data import SearchData
+from objectives.errors import StateError
 from objectives.metrics import Pause
 from objectives.recipes import PRESETS, Recipe, choices, field_types, preset, stored_recipe
 from objectives.training import train
@@ -119,3 +121,35 @@ def test_the_choices_of_a_field_are_known() -> None:
     assert choices(kinds["train"]) == ("all", "head")
     assert choices(kinds["mixup"]) == ()
     assert "name" not in kinds
+
+
+def as_before(state: dict[str, Any]) -> dict[str, Any]:
+    """A state as the version before recipes saved it."""
+    config = dict(state["config"], recipe="article")
+    config["switches"] = {k: v for k, v in config["switches"].items() if k != "drop_path"}
+    for name in ("target", "teacher_checksum"):
+        del config[name]
+    unknown = ("scaler", "ema", "is_frozen", "peak_bytes")
+    return {**{k: v for k, v in state.items() if k not in unknown}, "config": config}
+
+
+def test_a_run_that_an_earlier_version_saved_goes_on(subset: SearchData) -> None:
+    whole = new_run(subset)
+    curve = [untimed(event) for event in train(whole)]
+    begun, restored = new_run(subset), new_run(subset)
+    next(train(begun))
+    restored.load_state_dict(as_before(through_a_file(begun)))
+    assert [untimed(event) for event in train(restored)] == curve[1:]
+    with pytest.raises(StateError, match="another config"):
+        new_run(subset, recipe=Recipe(clip=1.0)).load_state_dict(as_before(through_a_file(begun)))
+
+
+def test_averaged_weights_stand_behind_the_statistics_that_were_frozen(subset: SearchData) -> None:
+    run = new_run(subset, recipe=Recipe(ema=0.9, freeze_bn=0.15), rungs=(200, 400))
+    list(train(run))
+    assert run.is_frozen
+    with run.judged() as judged:
+        for mine, its in zip(run.model.buffers(), judged.buffers(), strict=True):
+            torch.testing.assert_close(mine, its, rtol=0.0, atol=0.0)
+        mine, its = (m.state_dict()["mlp_head.weight"] for m in (run.model, judged))
+        assert not torch.equal(mine, its)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from objectives.outcome import Outcome
+from objectives.recipes import Recipe
+from objectives.searched import Searched
 from study.charts import Line
 from study.comparison import Reached, best_by_batch_size, cells, epoch_times_s, pairs
 from study.comparison_charts import times_chart
@@ -176,6 +178,11 @@ def changed(field: str, value: Any) -> StudyResult:
         (changed("split_seed", 3), "split 3"),
         (changed("precision", "bf16"), "differ in precision: float32, and bf16"),
         (changed("epochs", 9), "differ in budget: 4 epochs, and 9 epochs"),
+        (changed("recipe", Recipe(mixup=0.8)), "differ in recipe: article, and article mixup=0.8"),
+        (
+            result_of("vitbn", seeds(LN, computed={**COMPUTED, "processes": 4})),
+            "made-vitbn was trained by 4 processes at once",
+        ),
         (
             result_of("vitbn", seeds(LN, configuration=(2e-3, 50))),
             "differ in values: 0.001 with 50",
@@ -207,6 +214,40 @@ def test_what_is_unequal_is_refused_by_name_and_marked_everywhere(
     assert comparing
     for table in comparing:
         assert any(note.startswith("UNEQUAL: ") for note in table.notes), table.name
+
+
+def test_what_is_about_batch_norm_alone_may_differ_between_twins(vit: StudyResult) -> None:
+    assert inequalities([vit, changed("recipe", Recipe(nbs=8, freeze_bn=1))], {}) == ()
+    synced = seeds(LN, computed={**COMPUTED, "processes": 4})
+    assert inequalities([vit, result_of("vitbn", synced, recipe=Recipe(sync_bn=True))], {}) == ()
+    assert inequalities([result_of("vit", synced), changed("seed", 1)], {}) == ()
+
+
+def test_fits_may_have_each_its_tuned_value_of_a_searched_field() -> None:
+    decay = (Searched("weight_decay", 1e-4, 0.3, is_log=True),)
+    sources = {
+        name: result_of(model, seeds(LN), kind="search", name=name, others=decay)
+        for model, name in (("vit", "a"), ("vitbn", "b"))
+    }
+    tuned = [
+        result_of(m, seeds(LN), kind="fit", source=s, recipe=Recipe(weight_decay=w))
+        for m, s, w in (("vit", "a", 0.01), ("vitbn", "b", 0.03))
+    ]
+    assert inequalities(tuned, sources) == ()
+    by_hand = replace(tuned[1].identity.recipe, mixup=0.5)
+    other = replace(tuned[1], identity=replace(tuned[1].identity, recipe=by_hand))
+    assert any("differ in recipe" in line for line in inequalities([tuned[0], other], sources))
+
+
+def test_a_teacher_is_what_it_says_wherever_it_lies() -> None:
+    def taught(model: str, path: str, checksum: str) -> StudyResult:
+        recipe = Recipe(teacher=path, distillation="hard")
+        return result_of(model, seeds(LN), recipe=recipe, teacher_checksum=checksum)
+
+    first = taught("vit", "/a.safetensors", "one")
+    assert inequalities([first, taught("vitbn", "/b.safetensors", "one")], {}) == ()
+    other = inequalities([first, taught("vitbn", "/a.safetensors", "two")], {})
+    assert any("differ in recipe" in line for line in other)
 
 
 def test_speeds_of_something_else_are_unequal(vit: StudyResult) -> None:

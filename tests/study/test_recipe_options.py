@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
-from models.switches import ViTSwitches
+from models.switches import ViTSwitches, ZooSwitches
+from objectives.data import load_search_data
+from objectives.datasets import dataset
 from objectives.recipes import PRESETS, Recipe, preset
 from objectives.search_space import SearchSpace
 from objectives.searched import Searched
+from study.creation import identify
+from study.experiment_requests import sweep_of
 from study.identity import StudyIdentity
+from study.plan import Plan
 from study.recipe_checks import check_training, notes
-from study.recipe_options import training_of, training_words
+from study.recipe_options import searched_fields, training_of, training_words
 from study.request import Request, parse_space
+from tests.conftest import SUBSET
 from tests.study.results import identity_of
 
 
@@ -154,3 +160,66 @@ def test_studies_of_different_recipes_differ_by_the_fields() -> None:
     mine, theirs = (identity_with(recipe=replace(deit, mixup=share)) for share in (0.8, 0.2))
     assert mine.differences(theirs) == ["mixup is 0.8, not 0.2"]
     assert identity_with(recipe=deit).title == "vitbn, deit"
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "words"),
+    [
+        ("vitbn", "accumulate=0:4", "--search accumulate=0:4: accumulate=0 must be from 1"),
+        ("vitbn", "accumulate=1:16", "fewer than 2 images"),
+        ("vitbn", "weight_decay=-1:1", "weight_decay=-1.0 must be from 0"),
+        ("vitbn", "dropout=0:1.5", r"dropout=1.5 must lie in \[0, 1\)"),
+        ("vitbn", "bn_momentum=0:0.5", "bn_momentum=0.0 must lie in"),
+        ("vitbn", "freeze_bn=0:10", "cannot be frozen for more than the 3 epochs"),
+        ("vitbn", "train=all,head", "name them with --weights"),
+        ("vit", "nbs=8:64", "vit has no BatchNorm; leave out nbs"),
+        ("vit", "bn_momentum=0.1:0.5", "vit has no BatchNorm"),
+        ("vit", "momentum=0.1:0.5", "momentum is only read with optimizer=sgd"),
+    ],
+)
+def test_a_range_whose_values_do_not_all_do_is_refused(model: str, text: str, words: str) -> None:
+    space = SearchSpace(others=searched_fields(model, [text]))
+    with pytest.raises(InputError, match=words):
+        Request(model=model, space=space).check()
+
+
+def test_a_range_whose_models_cannot_all_be_built_is_refused() -> None:
+    data = load_search_data(dataset(SUBSET, Path()))
+    others = searched_fields("vitbn", ["patch_size=4:7"])
+    request = Request(model="vitbn", dataset=SUBSET, space=SearchSpace(others=others))
+    with pytest.raises(InputError, match="--search patch_size=4:7: patch_size=5 does not divide"):
+        identify(request, data)
+
+
+def test_a_field_that_nothing_reads_is_refused() -> None:
+    for text, recipe in (("magnitude", Recipe(magnitude=5)), ("momentum", Recipe(momentum=0.5))):
+        with pytest.raises(InputError, match=f"{text} is only read with"):
+            check_training(replace(BASE, recipe=recipe))
+    check_training(replace(BASE, recipe=replace(preset("deit").recipe, augment="autoaugment")))
+
+
+def test_what_a_preset_brings_is_no_default_of_the_printed_command() -> None:
+    transfer = replace(preset("tiny-transfer").recipe, train="all")
+    brought = SearchSpace(batch_size=(128, 128))
+    asked = Request("vit", recipe=transfer, epochs=30, image_size=384, space=brought)
+    assert shlex.split(asked.command()) == shlex.split(
+        "bnvit-study run --model vit --trials 20 --recipe tiny-transfer --set train=all"
+    )
+    words = replace(asked, epochs=3, space=SearchSpace()).command()
+    assert "--epochs 3" in words
+    assert "--batch-size 20:120" in words
+
+
+def test_a_changed_recipe_is_seen_beside_the_model() -> None:
+    changed = replace(Recipe(), mixup=0.8, clip=1.0)
+    assert identity_with(recipe=changed).title == "vitbn, clip 1.0, mixup 0.8"
+    many = replace(changed, label_smoothing=0.1, weight_decay=0.1)
+    assert identity_with(recipe=many).title == "vitbn, 4 fields changed"
+
+
+def test_models_of_two_families_get_each_its_own_switches() -> None:
+    plan = Plan("sweep", ((1e-3, 32),), 1, "train")
+    names = ["vit", "deit_tiny"]
+    found = sweep_of(BASE, names, plan, lambda m: training_of(m, "deit", None, None).switches)
+    assert [type(one.switches) for one in found] == [ViTSwitches, ZooSwitches]
+    assert [one.switches.drop_path for one in found if one.switches is not None] == [0.1, 0.1]

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import InputError
 from models.registry import variant
-from objectives.recipes import preset
+from objectives.recipes import Recipe, preset
 from objectives.searched import Searched
 from study.errors import IdentityError
 from study.experiment_requests import fit_of_study
@@ -156,6 +156,13 @@ def test_large_patches_get_the_epochs_that_compute_as_much(settings: Settings) -
     assert small.x == pytest.approx(large.x, rel=0.05), "as many multiply-adds"
     with pytest.raises(InputError, match="patches is about deit_tiny"):
         laid_out("patches", settings)
+
+
+def test_regularisation_takes_no_recipe_of_another(settings: Settings) -> None:
+    for changes in ({"recipe": DEIT}, {"switches": replace(TINY, dropout=0.2)}):
+        with pytest.raises(InputError, match="regularisation brings recipes"):
+            laid_out("regularisation", settings, **changes)
+    laid_out("regularisation", settings, recipe=Recipe(flip=0.5))
 
 
 def test_each_batch_size_is_a_point(settings: Settings) -> None:
