@@ -30,7 +30,7 @@ def moments_over_processes(rows: Tensor) -> Moments:
     """
     mean = rows.mean(dim=0)
     squares = (rows - mean).square().sum(dim=0)
-    own = torch.cat((rows.new_tensor([len(rows)]), mean, squares))
+    own = torch.cat((rows.new_full((1,), len(rows)), mean, squares))
     gathered = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     distributed.all_gather(gathered, own)
     counts, means, squared = torch.stack(gathered).split((1, len(mean), len(mean)), dim=1)

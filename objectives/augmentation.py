@@ -34,9 +34,12 @@ class Augmentation:
         self.mix = _mixing(v2, recipe, image.classes)
 
     def change(self, images: Tensor) -> Tensor:
-        """Stored images (B, C, H, W) uint8 of the next step, changed each by itself."""
+        """Stored images (B, C, H, W) uint8 of the next step, changed each by itself.
+
+        On the CPU, wherever they lie: one by one they would be thousands of launches on a GPU.
+        """
         with _drawn(mixed_seed(self.seed, 2 * self.step)):
-            return self.image(images)
+            return self.image(images.cpu()).to(images.device)
 
     def batch(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The step's batch as the model takes it, erased and mixed.

@@ -38,15 +38,19 @@ def tokens(images: int) -> Tensor:
     return (torch.randn(images, 5, CHANNELS) + offsets).requires_grad_()
 
 
-@pytest.mark.parametrize(("images", "size"), [(12, 4), (13, 4), (9, 2)])
-def test_ghost_batches_are_batch_norms_of_their_own(images: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [(4, (4, 4, 4)), (4, (4, 4, 4, 2)), (4, (4, 4, 5)), (2, (2, 2, 2, 3)), (4, (5,))],
+)
+def test_ghost_batches_are_batch_norms_of_their_own(size: int, groups: tuple[int, ...]) -> None:
+    images = sum(groups)
     ghost, x = norm_of(size), tokens(images)
     weights = torch.randn(x.shape)
     out = ghost(x)
     (out * weights).sum().backward()
 
     y = x.detach().clone().requires_grad_()
-    parts = [(norm_of(None), group) for group in y.split(size)]
+    parts = [(norm_of(None), group) for group in y.split(groups)]
     outs = [norm(group) for norm, group in parts]
     (torch.cat(outs) * weights).sum().backward()
     torch.testing.assert_close(out, torch.cat(outs))
