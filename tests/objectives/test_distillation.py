@@ -292,7 +292,7 @@ def test_a_teacher_never_changes(
         loaded.append(load_teacher(*given))
         return loaded[-1]
 
-    monkeypatch.setattr("objectives.distillation.load_teacher", remembered)
+    monkeypatch.setattr("objectives.distillation.kept_teacher", remembered)
     list(train(new_run(subset, recipe=Recipe(teacher=str(path), distillation="soft"))))
     (found,) = loaded
     torch.testing.assert_close(
@@ -342,7 +342,7 @@ def test_the_teacher_is_asked_of_mixed_images(
 ) -> None:
     recipe = Recipe(mixup=0.8, teacher=teacher, distillation="hard")
     seen, told = shown(None, None)
-    monkeypatch.setattr("objectives.distillation.load_teacher", lambda *_: told)
+    monkeypatch.setattr("objectives.distillation.kept_teacher", lambda *_: told)
     run = student(subset, recipe, rungs=(20,))
     mine: list[Tensor] = []
     hook = run.model.register_forward_pre_hook(lambda _, given: mine.append(given[0]))
