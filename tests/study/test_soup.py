@@ -75,8 +75,8 @@ def numbers(runs: list[Run]) -> list[int]:
 @pytest.fixture(scope="module")
 def kept(store: Store, settings: Settings) -> Overview:
     """A study of four trials, each of which kept its weights."""
-    trained(settings, study="kept", keep_weights="all")
-    return show_study(store, "kept")
+    trained(settings, study="ingredients", keep_weights="all")
+    return show_study(store, "ingredients")
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +109,15 @@ def bnvit(
 
 def test_each_trial_trained_to_its_end_keeps_its_weights(kept: Overview, store: Store) -> None:
     assert kept.outcomes == {"complete": 4}
-    assert numbers(runs_with_weights(store, "kept")) == [0, 1, 2, 3]
+    assert numbers(runs_with_weights(store, "ingredients")) == [0, 1, 2, 3]
 
 
 def test_a_greedy_soup_of_a_study_is_at_least_as_good_as_its_best(
     kept: Overview, bnvit: Command, subset: SearchData, settings: Settings
 ) -> None:
-    code, out, _ = bnvit("soup kept --greedy --device cpu")
+    code, out, _ = bnvit("soup ingredients --greedy --device cpu")
     assert code == 0
-    told, model = card.load(Path("kept-soup.safetensors"))
+    told, model = card.load(Path("ingredients-soup.safetensors"))
     assert told.initialisation == "random weights of seed 0"
     accuracy = evaluate(model, subset.validation, 83).accuracy
     assert kept.best is not None
@@ -130,9 +130,9 @@ def test_a_greedy_soup_of_a_study_is_at_least_as_good_as_its_best(
     taken = [words[2] for words in members].count("yes")
     best = f"the best member's {kept.best.val_accuracy:.2%}"
     assert f"greedy soup of {taken} of 4: {accuracy:.2%} against {best}" in out
-    said = export_model("kept-soup.safetensors", "safetensors", True, Path("f"), settings)
+    said = export_model("ingredients-soup.safetensors", "safetensors", True, Path("f"), settings)
     assert "folded:  7 of 7 norms" in said
-    with inspected(Inspection("kept-soup.safetensors", dataset=SUBSET), settings) as seen:
+    with inspected(Inspection("ingredients-soup.safetensors", dataset=SUBSET), settings) as seen:
         assert seen.subjects[0][1].accuracy == pytest.approx(accuracy)
 
 
@@ -141,7 +141,7 @@ def test_a_uniform_soup_of_runs_is_that_of_their_study(
 ) -> None:
     ids = tuple(run.info.run_id for run in runs_with_weights(store, kept.study))
     one, other = tmp_path / "study.safetensors", tmp_path / "runs.safetensors"
-    whole = make_soup(Asked(("kept",), output=one, device="cpu"), settings)
+    whole = make_soup(Asked(("ingredients",), output=one, device="cpu"), settings)
     again = make_soup(Asked(ids, output=other, device="cpu"), settings)
     assert len(again.soup.members) == 4
     assert again.images.dataset == SUBSET
@@ -169,7 +169,7 @@ def test_test_images_are_read_once_asked_for(
     assert (code, read) == (0, [1])
     assert 0 < again["test"]["best_member"] <= 1
     assert {**again, "test": None} == told
-    assert told["kept"] == 4
+    assert told["ingredients"] == 4
     assert {step["name"] for step in told["members"]} == {f"trial {n}" for n in range(4)}
 
 
