@@ -169,7 +169,7 @@ def test_test_images_are_read_once_asked_for(
     assert (code, read) == (0, [1])
     assert 0 < again["test"]["best_member"] <= 1
     assert {**again, "test": None} == told
-    assert told["ingredients"] == 4
+    assert told["kept"] == 4
     assert {step["name"] for step in told["members"]} == {f"trial {n}" for n in range(4)}
 
 
@@ -234,7 +234,7 @@ def test_files_make_a_soup(files: dict[str, Path], settings: Settings, tmp_path:
         ("{a} {b} -o s.onnx", "must end in .safetensors"),
         ("{a} {b} --dataset fake:96x3x32x4", "the members take images of 28 pixels"),
         ("{a} nowhere.safetensors", "there is no file nowhere.safetensors"),
-        ("kpet", "no study 'kpet'; did you mean 'kept'?"),
+        ("ingredient", "no study 'ingredient'; did you mean 'ingredients'?"),
     ],
 )
 def test_what_makes_no_soup_is_refused_in_one_line(
