@@ -25,7 +25,7 @@ class Judged:
     three: ThreeWay  # the population's statistics are exact (PreciseBN)
     running: Evaluation  # by the running averages of training
     leakage: Leakage
-    frozen: Evaluation | None  # BatchNorm kept its statistics in the last epochs; None: not tried
+    frozen: Evaluation | None  # BatchNorm kept its statistics at the end; None: untried, diverged
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -43,7 +43,8 @@ def judge(
     """Train `config` and judge it; None where the run diverged.
 
     With `freeze_last` a second run takes over where so many epochs are left, and keeps
-    BatchNorm's statistics from there: until then both are the same run.
+    BatchNorm's statistics from there: until then both are the same run. Where only the second
+    diverges, `frozen` is None.
     """
     frozen_config = _ending_frozen(config, freeze_last)
     run = start(replace(frozen_config, recipe=config.recipe), data, device)

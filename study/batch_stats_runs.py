@@ -135,7 +135,10 @@ def _sweep(
         judged = judge(config, data, device, request.frozen_epochs)
         took_s = time.perf_counter() - began_s
         about = f"run {number} of {len(runs)}: NBS {nbs}, seed {seed}, {took_s:.0f} s"
-        say(f"{about}: {'diverged' if judged is None else _told(judged)}")
+        told = "diverged" if judged is None else _told(judged)
+        if judged is not None and request.freeze_last and judged.frozen is None:
+            told += ", diverged with BatchNorm frozen"
+        say(f"{about}: {told}")
         yield Swept(nbs, seed, judged)
 
 

@@ -22,7 +22,7 @@ def sweep_table(found: BatchStats) -> Tabular:
         (
             str(nbs),
             *(_shown(errors(found, nbs, way)) for way in ways),
-            str(sum(one.nbs == nbs and one.judged is None for one in found.swept)),
+            _diverged(found, nbs),
         )
         for nbs in found.request.nbs
     )
@@ -37,6 +37,16 @@ def sweep_table(found: BatchStats) -> Tabular:
             "same weights. Frozen: BatchNorm kept its population statistics in the last epochs.",
         ),
     )
+
+
+def _diverged(found: BatchStats, nbs: int) -> str:
+    """How many runs did, and how many only where BatchNorm was frozen."""
+    runs = [one.judged for one in found.swept if one.nbs == nbs]
+    lost = str(sum(one is None for one in runs))
+    if not found.request.freeze_last:
+        return lost
+    frozen = sum(one is not None and one.frozen is None for one in runs)
+    return f"{lost}, {frozen} frozen" if frozen else lost
 
 
 def leakage_table(found: BatchStats) -> Tabular:

@@ -290,6 +290,13 @@ def test_findings_are_judged_seed_by_seed_and_diverged_runs_left_out() -> None:
     ]  # fmt: skip
 
 
+def test_a_run_that_diverged_only_when_it_was_frozen_is_counted_as_such() -> None:
+    sound = judged(0.1, 0.2, 0.2, 0.2)
+    swept = (Swept(2, 1, replace(sound, frozen=None)), Swept(2, 2, sound), Swept(8, 1, sound))
+    (sweep, _) = batch_stats_tables(made(swept, (), 2))
+    assert [row[-1] for row in sweep.rows] == ["0, 1 frozen", "0"]
+
+
 def test_runs_that_all_diverged_leave_no_finding_and_no_wrong_number() -> None:
     found = made((Swept(2, 1, None), Swept(8, 1, None)), (Watched(4, 1, ()),), 1)
     assert findings(found) == []

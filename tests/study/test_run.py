@@ -24,7 +24,9 @@ from objectives.compiling import CACHE_VARIABLE
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
 from objectives.metrics import Diverged, RungMetrics
+from objectives.recipe import TrainConfig
 from objectives.search_space import SearchSpace
+from objectives.searched import Searched
 from study import service
 from study.checkpoints import Checkpoints
 from study.errors import IdentityError, TrackingError, UnknownStudyError, WorkerError
@@ -339,6 +341,23 @@ def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
     assert too_large == sorted(set(too_large), reverse=True)
     reasons = [trial.user_attrs.get("reason", "") for trial in study.trials]
     assert sum("was not tried" in reason for reason in reasons) == len(study.trials) - len(tried)
+
+
+def test_a_model_that_did_not_fit_foretells_nothing_of_a_smaller_one(
+    store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = runs.start
+
+    def greedy(config: TrainConfig, *rest: object) -> runs.Run:
+        if config.switches.depth == 2:
+            torch.empty(1 << 60)  # more than any machine has
+        return start(config, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runs, "start", greedy)
+    space = SearchSpace(batch_size=(50, 50), others=(Searched("depth", 1, 2, is_whole=True),))
+    search(small, trials=4, space=space, pruner="none")
+    ended = {(row.others["depth"], row.outcome) for row in seen_in(store, small).trials}
+    assert ended == {(1, "complete"), (2, "oom")}
 
 
 @pytest.mark.parametrize(
