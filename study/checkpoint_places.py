@@ -1,6 +1,5 @@
 """Where checkpoints are kept for all nodes: behind an fsspec URL, or as MLflow artifacts."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -151,7 +150,6 @@ _EXAMPLES = "write for example s3://BUCKET/FOLDER, sftp://USER@HOST/FOLDER or fi
 
 
 def _artifacts(tracking_uri: str, run_id: str) -> Any:
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import study.mlflow_tracker  # noqa: F401 - sets what MLflow reads while it is imported
 
     # isort: split

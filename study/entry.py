@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+import study.mlflow_variables  # noqa: F401 - set here, as threads must not set them
 from models.errors import BnvitError, InputError
 from study.cli import app
 from study.cli_batch_stats import batch_stats_commands

@@ -1,22 +1,15 @@
 """Studies in MLflow: an experiment and a parent run each, above one run per trial."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-# Read by MLflow while it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is ours
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# A client that repeats a request that timed out makes a second run; we look for the first before.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
+import study.mlflow_variables  # noqa: F401 - MLflow reads them while it is imported
 
+# isort: split
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from sqlalchemy import Engine

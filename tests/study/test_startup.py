@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models.switches import ZooSwitches
 from study.identity import IDENTITY_KEY, identity_of
+from study.mlflow_variables import VARIABLES
 from study.storage import Store
 from tests.conftest import SUBSET
 from tests.study.made import make_study
@@ -41,9 +42,10 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 
 def imported(code: str, line: str = "", data_dir: Path = Path()) -> set[str]:
     """The packages that are imported once a process has run `code` with the words of `line`."""
+    environment = {name: os.environ[name] for name in os.environ.keys() - VARIABLES.keys()}
     done = subprocess.run(
         [sys.executable, "-c", code + TELL, *shlex.split(line)],
-        env={**os.environ, "BNVIT_DATA_DIR": str(data_dir)},
+        env={**environment, "BNVIT_DATA_DIR": str(data_dir)},
         capture_output=True,
         text=True,
         check=False,
@@ -57,6 +59,12 @@ def test_help_needs_neither_the_store_nor_what_trains() -> None:
         found = imported(COMMAND, line)
         assert "typer" in found
         assert found & (TRAINING | STORE) == set()
+
+
+def test_a_thread_that_imports_mlflow_sets_no_variable() -> None:
+    """Other threads may read one at that moment, which a process does not survive."""
+    code = "import os, study.entry; before = dict(os.environ); from study import mlflow_tracker; "
+    assert "mlflow" in imported(f"{code}assert os.environ == before")
 
 
 def test_a_look_at_the_store_needs_nothing_that_trains(store: Store, shared_dir: Path) -> None:
