@@ -8,9 +8,13 @@ from models.switches import Switches, non_default
 from objectives.data import SearchData
 from objectives.recipe import TrainConfig, epoch_rungs, recalibration_images
 from objectives.recipes import ARTICLE, Recipe
+from study.recipe_checks import check_of_use, check_teaching
 
 OF_EPOCHS = 100
 """Epochs of the run that --freeze-last is given for, as in the paper: 20 of 100."""
+
+SGD_BATCH = 1_024
+"""Images of a step, as in the paper."""
 
 _OURS = {  # fields of a recipe that the command sets itself, or that would blur what it shows
     "nbs": "give --nbs",
@@ -34,8 +38,8 @@ class BatchStatsRequest:
     train_images: int | None = None  # None: all
     validation_images: int | None = None  # None: all
     nbs: tuple[int, ...] = ()  # images; empty: no sweep
-    sgd_batch: int = 1_024  # images of a step of the sweep
-    epochs: int = 100
+    sgd_batch: int = SGD_BATCH  # images of a step of the sweep
+    epochs: int = OF_EPOCHS
     lr: float = 1e-3
     momentum: float = 0.9  # the literature's convention: weight of the old average
     freeze_last: float = 0.0  # epochs of 100; 0: no run is frozen
@@ -150,6 +154,8 @@ class BatchStatsRequest:
         for name, why in _OURS.items():
             if getattr(self.recipe, name) != getattr(ARTICLE, name):
                 raise InputError(f"leave out --set {name}: {why}")
+        check_of_use(self.recipe)
+        check_teaching(self.recipe, chosen)
 
     def _check_batches(self) -> None:
         if not self.nbs and not self.curve_batches:

@@ -119,9 +119,19 @@ def batch_stats(
         ),
     ] = None,
     sgd_batch: Annotated[
-        int, typer.Option(min=2, help="Images of an optimiser step of the sweep.")
-    ] = 1_024,
-    epochs: Annotated[int, typer.Option(help="Epochs of each run.")] = 100,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Images of an optimiser step of the sweep. Default: the recipe's, else 1,024.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Epochs of each run. Default: the recipe's, else 100.", show_default=False
+        ),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of all runs.")] = 1e-3,
     momentum: Annotated[
         float,
@@ -179,7 +189,7 @@ def batch_stats(
 
     from study.batch_stats_findings import findings
     from study.batch_stats_report import check_folder, write
-    from study.batch_stats_request import BatchStatsRequest
+    from study.batch_stats_request import OF_EPOCHS, SGD_BATCH, BatchStatsRequest
     from study.batch_stats_runs import trained
     from study.batch_stats_sizes import parse_batches, parse_nbs
     from study.batch_stats_tables import batch_stats_tables
@@ -187,17 +197,18 @@ def batch_stats(
 
     check_folder(output)
     training = training_of(model, recipe, config, fields)
+    batch = sgd_batch or int(training.batch_size(None, SGD_BATCH))
     request = BatchStatsRequest(
         model,
         training.switches,
         training.recipe,
         dataset,
-        image_size,
+        training.image_size(image_size),
         train_images,
         validation_images,
-        parse_nbs(nbs, sgd_batch),
-        sgd_batch,
-        epochs,
+        parse_nbs(nbs, batch),
+        batch,
+        training.epochs(epochs, OF_EPOCHS),
         lr,
         momentum,
         freeze_last,

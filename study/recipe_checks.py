@@ -1,11 +1,12 @@
 """What of a recipe does not go with the rest that is asked for, said before anything is begun."""
 
+from collections.abc import Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.errors import InputError
-from models.registry import variant
-from objectives.recipes import ARTICLE, field_types
+from models.registry import Variant, variant
+from objectives.recipes import ARTICLE, Recipe, field_types
 from study.words import counted
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def _check_given(request: "Request") -> None:
     given = [name for name, value in about_bn.items() if value]
     if given and not chosen.has_batch_norm:
         raise InputError(f"{chosen.name} has no BatchNorm; leave out {given[0]}")
-    _check_of_use(request)
+    searched = {one.name for one in request.space.others}
+    check_of_use(recipe, searched)
     if recipe.freeze_bn > request.epochs:
         raise InputError(
             f"freeze_bn={recipe.freeze_bn:g}: BatchNorm cannot be frozen for more than the "
@@ -69,14 +71,12 @@ def _check_given(request: "Request") -> None:
             "train=head is a linear probe of trained weights; name them with --weights, or --set "
             "train=all"
         )
-    _check_teaching(request)
+    check_teaching(recipe, chosen, searched)
 
 
-def _check_of_use(request: "Request") -> None:
-    """Raise InputError for a field that is set or searched, and that nothing reads."""
-    recipe = request.recipe
-    changed = {*recipe.changes, *(one.name for one in request.space.others)}
-    searched = {one.name for one in request.space.others}
+def check_of_use(recipe: Recipe, searched: Set[str] = frozenset()) -> None:
+    """Raise InputError for a field that is set or `searched`, and that nothing reads."""
+    changed = {*recipe.changes, *searched}
     for names, of, is_there in (
         (("momentum",), "optimizer=sgd", recipe.optimizer == "sgd"),
         (("magnitude", "operations"), "augment=randaugment", recipe.augment == "randaugment"),
@@ -86,18 +86,17 @@ def _check_of_use(request: "Request") -> None:
             raise InputError(f"{unread[0]} is only read with {of}; set that, or leave it out")
 
 
-def _check_teaching(request: "Request") -> None:
+def check_teaching(recipe: Recipe, chosen: Variant, searched: Set[str] = frozenset()) -> None:
     """Raise InputError where a teacher and what is said of distillation do not go together."""
-    recipe = request.recipe
     names = ("distillation", "alpha", "tau")
     said = [name for name in names if getattr(recipe, name) != getattr(ARTICLE, name)]
-    said += [one.name for one in request.space.others if one.name in names]
+    said += [name for name in names if name in searched]
     if recipe.teacher is None and said:
         raise InputError(f"{said[0]} is about a teacher; name one with --teacher")
     if recipe.teacher is not None and recipe.distillation == "none":
         raise InputError("distillation=none has no use for a teacher; leave out --teacher")
     is_one_silent = recipe.teacher is not None and recipe.alpha in (0.0, 1.0)
-    if is_one_silent and variant(request.model).has_two_heads:
+    if is_one_silent and chosen.has_two_heads:
         raise InputError(
             f"alpha={recipe.alpha:g} would train one head of two, and both are judged; choose "
             "one between 0 and 1, or leave out --teacher"
