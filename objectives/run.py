@@ -56,6 +56,7 @@ class Run:
     peak_bytes: int | None = None  # of memory, in training; None: not known
     execution: Execution = FAST
     team: Alone = ALONE  # who trains it, together with this process
+    processes: int = 1  # that have trained it together, at most
     step: int = 0
     train_time_s: float = 0.0
     curve: list[RungMetrics] = field(default_factory=list)
@@ -167,6 +168,7 @@ class Run:
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "is_frozen": self.is_frozen,
             "peak_bytes": self.peak_bytes,
+            "processes": self.processes,
             "curve": [asdict(metrics) for metrics in self.curve],
         }
 
@@ -185,6 +187,7 @@ class Run:
         self.step = state["step"]
         self.train_time_s = state["train_time_s"]
         self.peak_bytes = state["peak_bytes"]
+        self.processes = max(state["processes"], self.team.size)
         sums = ("loss_sum", "bad_step")
         moved = {name: state["segment"][name].to(self.device) for name in sums}
         self.segment = Segment(**{**state["segment"], **moved})
@@ -258,6 +261,7 @@ def start(
         is_frozen=recipe.train == "head",
         execution=execution,
         team=team,
+        processes=team.size,
     )
 
 

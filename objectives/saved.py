@@ -12,6 +12,7 @@ _UNKNOWN_BEFORE: dict[str, Any] = {
     "ema": None,
     "is_frozen": False,
     "peak_bytes": None,
+    "processes": 1,
 }
 
 

@@ -179,6 +179,9 @@ class Attempt:
                 log.warning("trial %d: a checkpoint is of another run (%s)", self.number, error)
                 continue
             log.info("trial %d goes on from %d images", self.number, run.images_seen)
+            if run.processes > run.team.size:
+                told = (self.number, run.processes, run.team.size)
+                log.warning("trial %d was trained by %d processes and goes on with %d", *told)
             self.ledger.images_saved = self.ledger.images_before = images
             return
 

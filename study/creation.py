@@ -23,7 +23,7 @@ from study.keeping import note_keeping
 from study.request import Request
 from study.samplers import pruner
 from study.storage import Store
-from study.studies import SOURCE_KEY, SOURCE_TRIALS_KEY, VERSIONS_KEY
+from study.studies import SOURCE_KEY, SOURCE_TRIALS_KEY, VERSIONS_KEY, is_blank
 
 
 def identify(request: Request, data: SearchData) -> StudyIdentity:
@@ -111,7 +111,7 @@ def create_or_resume(
     found = None
     if name in names:
         found = optuna.load_study(study_name=name, storage=store.storage, pruner=pruner(identity))
-        if not _is_blank(found):
+        if not is_blank(found):
             _refuse_difference(found, identity, request)
             if request.compile != "auto":
                 note_execution(found, decide())
@@ -133,12 +133,6 @@ def create_or_resume(
     study.set_user_attr(UUID_KEY, str(uuid4()))
     study.set_user_attr(IDENTITY_KEY, identity.as_dict())
     return study, True
-
-
-def _is_blank(study: optuna.Study) -> bool:
-    """Whether whoever created `study` died before giving it an identity."""
-    is_ours = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    return is_ours and IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def _refuse_difference(study: optuna.Study, identity: StudyIdentity, request: Request) -> None:

@@ -24,7 +24,7 @@ from study.settings import LOCAL_CHECKPOINTS, Settings, is_server
 from study.shelf import Shelf
 from study.slots import STOP_KEY, TOTAL_KEY
 from study.storage import Store
-from study.studies import CHECKPOINTS_KEY, find_study, runs_of
+from study.studies import CHECKPOINTS_KEY, find_study, is_being_created, runs_of
 from study.tracking import StudyRuns
 from study.worker_storage import WorkerStorage
 
@@ -80,26 +80,40 @@ class Docket:
     """What there is to do: the named studies, or every active one."""
 
     def __init__(
-        self, store: Store, settings: Settings, device: torch.device, names: Sequence[str] = ()
+        self,
+        store: Store,
+        settings: Settings,
+        device: torch.device,
+        names: Sequence[str] = (),
+        processes: int = 1,
     ) -> None:
-        """Raises UnknownStudyError, or what hinders work on a named study."""
+        """Raises UnknownStudyError, or what hinders work on a named study.
+
+        `processes`: how many train each trial together.
+        """
         self.store = store
         self.settings = settings
         self.device = device
         self.names = names
+        self.processes = processes
         self._jobs: dict[int, Job] = {}
         self._refused: dict[int, _Refusal] = {}
         self._shelf = Shelf(settings.data_dir)
         self._active: dict[int, str] = {}
         self._looked_at_s = -REFRESH_S
+        self._awaited: list[optuna.Study] = []
         for name in names:
             study = find_study(store, name)
-            self._jobs[study._study_id] = self._join(study)
+            if is_being_created(study):
+                log.info("the study '%s' is being created; waiting for that", name)
+                self._awaited.append(study)
+            else:
+                self._jobs[study._study_id] = self._join(study)
 
     @property
     def is_done(self) -> bool:
         """Whether the named studies have all ended or been stopped; never true without names."""
-        return bool(self.names) and not self._active
+        return bool(self.names) and not self._active and not self._awaited
 
     def jobs(self, at_once: bool = False) -> list[Job]:
         """Work on the active studies, in order; asked anew every REFRESH_S, or `at_once`.
@@ -108,6 +122,7 @@ class Docket:
         """
         at_once = at_once or len(self.names) > 1
         if at_once or time.monotonic() - self._looked_at_s > REFRESH_S:
+            self._awaited = [study for study in self._awaited if is_being_created(study)]
             self._active = active_studies(self.store, self.names)
             self._looked_at_s = time.monotonic()
         jobs = [self._job(study_id, name) for study_id, name in self._active.items()]
@@ -151,6 +166,11 @@ class Docket:
         identity = identity_of(study)
         if identity is None:
             raise InputError(f"the study '{study.study_name}' was not made by bnvit-study")
+        if identity.batch_size[0] < self.processes:
+            raise InputError(
+                f"batches of the study '{study.study_name}' begin at {identity.batch_size[0]}, too "
+                f"few images for {self.processes} processes that train together; start fewer"
+            )
         runs = None if self.settings.is_tracking_off else runs_of(study)
         check_mlflow(study, runs, self.settings)
         if identity.initial is not None:

@@ -85,7 +85,7 @@ def computed(job: Job, run: Run) -> dict[str, Any]:
     """
     return {
         "device": device_label(job.device),
-        "processes": run.team.size,
+        "processes": run.processes,
         "threads": torch.get_num_threads(),
         "execution": str(run.execution),
         "trained_parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),

@@ -103,7 +103,7 @@ def _join(
     with ExitStack() as stack:
         show_metrics = stack.enter_context(serving(settings, is_alone))
         store = _opened(settings, stack, patience, is_alone)
-        docket = patience(lambda: Docket(store, settings, device, studies))
+        docket = patience(lambda: Docket(store, settings, device, studies, team.size))
         stack.callback(docket.close)
         hands = stack.enter_context(workplace(store, settings, device, patience, name))
         hands = replace(hands, team=team)

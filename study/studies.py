@@ -6,8 +6,9 @@ import optuna
 
 from models.switches import nearest
 from study.errors import UnknownStudyError, VersionError
+from study.identity import IDENTITY_KEY
 from study.overview import Overview, overview
-from study.slots import STOP_KEY
+from study.slots import STOP_KEY, TOTAL_KEY
 from study.storage import Store
 from study.tracking import StudyRuns
 
@@ -28,6 +29,21 @@ def find_study(store: Store, name: str) -> optuna.Study:
         names = optuna.get_all_study_names(store.storage)
         hint = nearest(name, names) if names else "; there are none yet"
         raise UnknownStudyError(f"no study '{name}'{hint}") from None
+
+
+def is_blank(study: optuna.Study) -> bool:
+    """Whether `study` has no identity yet: it is being created, or whoever created it died."""
+    is_ours = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    return is_ours and IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
+
+
+def is_being_created(study: optuna.Study) -> bool:
+    """Whether it is still to be told where the study's runs go, or how many trials it has."""
+    try:
+        attrs = study.user_attrs
+        return TOTAL_KEY not in attrs if IDENTITY_KEY in attrs else is_blank(study)
+    except KeyError:  # it was deleted
+        return False
 
 
 def show_study(store: Store, name: str) -> Overview:

@@ -33,6 +33,14 @@ def saved_at(run: Run, where: str) -> dict[str, Any]:
     raise AssertionError("the run has ended")
 
 
+def test_a_run_knows_how_many_processes_have_trained_it(subset: SearchData) -> None:
+    run = new_run(subset)
+    assert run.processes == 1
+    run.load_state_dict({**through_a_file(run), "processes": 2})
+    assert run.processes == 2
+    assert through_a_file(run)["processes"] == 2
+
+
 @pytest.mark.parametrize("where", ["rung", "pause"])
 @pytest.mark.parametrize("model", ARTICLE)
 def test_a_restored_run_goes_on_bit_for_bit(model: str, where: str, subset: SearchData) -> None:

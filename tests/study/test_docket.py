@@ -4,7 +4,9 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
+import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
@@ -15,7 +17,7 @@ from study import docket as docket_module
 from study import service, slots
 from study.docket import Docket, check_checkpoints
 from study.errors import DataDifferError, StorageError, UnknownStudyError
-from study.identity import IDENTITY_KEY
+from study.identity import IDENTITY_KEY, UUID_KEY
 from study.request import Request
 from study.service import Session
 from study.settings import Settings
@@ -69,6 +71,38 @@ def test_a_named_study_that_is_stopped_is_done(
     assert not docket(store, settings).is_done, "without names there may always be more"
 
 
+@pytest.mark.parametrize("is_identified", [False, True])
+def test_a_named_study_that_is_being_created_is_waited_for(
+    store: Store, settings: Settings, small: Request, waiting: str, is_identified: bool
+) -> None:
+    created = optuna.create_study(
+        study_name=f"{waiting}-created", storage=store.storage, direction="maximize"
+    )
+    if is_identified:
+        created.set_user_attr(IDENTITY_KEY, find_study(store, waiting).user_attrs[IDENTITY_KEY])
+        created.set_user_attr(UUID_KEY, str(uuid4()))
+    named = docket(store, settings, created.study_name)
+    assert named.jobs(at_once=True) == []
+    assert not named.is_done
+    with service.open_session(replace(small, study=created.study_name), settings, lambda _: None):
+        (job,) = named.jobs(at_once=True)
+    assert job.runs is not None
+    assert not named.is_done
+    set_stopped(created, True)
+    named.jobs(at_once=True)
+    assert named.is_done
+
+
+def test_a_study_that_is_deleted_while_it_is_created_is_done(
+    store: Store, settings: Settings
+) -> None:
+    created = optuna.create_study(storage=store.storage, direction="maximize")
+    named = docket(store, settings, created.study_name)
+    optuna.delete_study(study_name=created.study_name, storage=store.storage)
+    assert named.jobs(at_once=True) == []
+    assert named.is_done
+
+
 def test_an_unknown_study_is_named_with_the_nearest(
     store: Store, settings: Settings, waiting: str
 ) -> None:
@@ -82,6 +116,15 @@ def test_other_data_than_the_studys_are_refused(
     change_identity(store, waiting, data_checksum="f" * 64)
     with pytest.raises(DataDifferError, match=r"differ on this node: checksum .* not ffffffffffff"):
         docket(store, settings, waiting)
+
+
+def test_more_processes_than_a_batch_has_images_are_refused(
+    store: Store, settings: Settings, small: Request, waiting: str
+) -> None:
+    smallest = small.space.batch_size[0]
+    assert Docket(store, settings, CPU, [waiting], smallest).jobs()
+    with pytest.raises(InputError, match=f"begin at {smallest}, too few images for {smallest + 1}"):
+        Docket(store, settings, CPU, [waiting], smallest + 1)
 
 
 def test_a_study_of_another_schema_version_is_refused(

@@ -101,7 +101,7 @@ def test_sigterm_puts_the_trial_back_and_a_worker_of_one_process_goes_on(
     assert trial.outcome == "waiting", said
     assert "is put back with what it has learnt" in said
     alone = start_soon(f"worker --device cpu --threads 1 {name}", settings.data_dir)
-    until(lambda: "goes on from" in alone.err.read_text())
+    until(lambda: "was trained by 2 processes and goes on with 1" in alone.err.read_text())
     alone.terminate()
     assert finish(alone)[0] == 0
 
