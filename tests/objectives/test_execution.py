@@ -1,7 +1,9 @@
 """Fast ways of computing a run against the plain one: the same numbers but for rounding."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 
 import pytest
 import torch
@@ -30,9 +32,10 @@ WIDE = ViTSwitches(dim=16, depth=2, heads=2, dim_head=16, mlp_dim=32)
 LOSS_TOLERANCE = 2e-5  # after 100 steps; rounding alone moved it by up to 4e-6
 
 
-def trained(
-    data: SearchData, model: str, execution: Execution, precision: Precision = "float32"
-) -> Run:
+Trained = Callable[[str, Execution, Precision], Run]
+
+
+def _trained(data: SearchData, model: str, execution: Execution, precision: Precision) -> Run:
     """A run of 100 steps, at its end."""
     rungs = (20, 500, 2_000)
     config = replace(CONFIG, model=model, switches=WIDE, rungs=rungs, precision=precision)
@@ -41,9 +44,15 @@ def trained(
     return run
 
 
+@pytest.fixture(scope="module")
+def trained(subset: SearchData) -> Trained:
+    """Runs of 100 steps, each made once; not to be trained on."""
+    return cache(partial(_trained, subset))
+
+
 @pytest.mark.parametrize("model", [*ARTICLE, "vit_un", "vit_prepbn", "vit_bn_wn_relu6"])
-def test_the_loss_curve_is_that_of_the_plain_way(model: str, subset: SearchData) -> None:
-    fast, plain = (rungs(trained(subset, model, way).curve) for way in (FAST, PLAIN))
+def test_the_loss_curve_is_that_of_the_plain_way(model: str, trained: Trained) -> None:
+    fast, plain = (rungs(trained(model, way, "float32").curve) for way in (FAST, PLAIN))
     assert plain[-1].train_loss < plain[0].train_loss - 0.1, "it must have learned"
     for mine, theirs in zip(fast, plain, strict=True):
         assert mine.train_loss == pytest.approx(theirs.train_loss, abs=LOSS_TOLERANCE)
@@ -51,9 +60,9 @@ def test_the_loss_curve_is_that_of_the_plain_way(model: str, subset: SearchData)
 
 
 @pytest.mark.parametrize("model", [*ARTICLE, *(f"vit_{norm}" for norm in NORMS if norm != "ln")])
-def test_bf16_products_follow_the_curve_of_float32(model: str, subset: SearchData) -> None:
+def test_bf16_products_follow_the_curve_of_float32(model: str, trained: Trained) -> None:
     float32, bf16 = (
-        rungs(trained(subset, model, FAST, precision).curve) for precision in ("float32", "bf16")
+        rungs(trained(model, FAST, precision).curve) for precision in ("float32", "bf16")
     )
     for mine, theirs in zip(bf16, float32, strict=True):
         assert mine.train_loss == pytest.approx(theirs.train_loss, abs=0.03)
@@ -63,19 +72,18 @@ def test_bf16_products_follow_the_curve_of_float32(model: str, subset: SearchDat
 
 @pytest.mark.parametrize("model", ["vitbn", "vit_bn"])
 def test_bf16_judges_a_folded_model_as_it_judges_one_with_its_norms(
-    model: str, subset: SearchData
+    model: str, trained: Trained
 ) -> None:
     folded, as_it_is = (
-        rungs(trained(subset, model, way, "bf16").curve)
-        for way in (FAST, replace(FAST, folded=False))
+        rungs(trained(model, way, "bf16").curve) for way in (FAST, replace(FAST, folded=False))
     )
     for mine, theirs in zip(folded, as_it_is, strict=True):
         assert mine.train_loss == theirs.train_loss
         assert mine.val_loss == pytest.approx(theirs.val_loss, abs=0.005)
 
 
-def test_bf16_keeps_weights_and_averages_in_float32(subset: SearchData) -> None:
-    run = trained(subset, "vitbn", FAST, "bf16")
+def test_bf16_keeps_weights_and_averages_in_float32(trained: Trained) -> None:
+    run = trained("vitbn", FAST, "bf16")
     floating = [value for value in run.weights().values() if value.is_floating_point()]
     floating += [state["exp_avg"] for state in run.optimizer.state.values()]
     assert {value.dtype for value in floating} == {torch.float32}

@@ -31,6 +31,12 @@ def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stretch, "WARM_UP_S", 0.01)
 
 
+@pytest.fixture(autouse=True)
+def imported_modules_stay_no_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they are looked at between rounds, which are hundreds here."""
+    monkeypatch.setattr(gc, "unfreeze", lambda: None)
+
+
 class Clock:
     """A clock that only moves when a contender works."""
 

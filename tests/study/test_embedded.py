@@ -35,6 +35,12 @@ def folder(data_dir: Path) -> Path:
     return data_dir / "postgres"
 
 
+@pytest.fixture
+def made(made_dir: Path) -> Path:
+    """The folder of a server that ran before, and was stopped."""
+    return made_dir / "postgres"
+
+
 def hold(folder: Path, seconds: float) -> "subprocess.Popen[str]":
     """A process that uses the server for so long."""
     command = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
@@ -75,54 +81,54 @@ def test_four_processes_at_once_on_an_empty_folder_share_one_server(folder: Path
     assert not servers(folder)
 
 
-def test_the_last_one_out_stops_it(folder: Path) -> None:
-    with EmbeddedPostgres(folder) as server:
-        holder = hold(folder, 0)
+def test_the_last_one_out_stops_it(made: Path) -> None:
+    with EmbeddedPostgres(made) as server:
+        holder = hold(made, 0)
         assert holder.communicate(timeout=60)[0] == "ready\n"
         assert answers(server)
-    assert not servers(folder)
+    assert not servers(made)
 
 
-def test_a_killed_user_does_no_harm_and_keeps_nothing_alive_for_ever(folder: Path) -> None:
-    holder = hold(folder, 600)
+def test_a_killed_user_does_no_harm_and_keeps_nothing_alive_for_ever(made: Path) -> None:
+    holder = hold(made, 600)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "ready\n"
     holder.kill()
     holder.communicate()
-    assert servers(folder)  # nobody was left to stop it
-    with EmbeddedPostgres(folder) as server:
+    assert servers(made)  # nobody was left to stop it
+    with EmbeddedPostgres(made) as server:
         assert answers(server)
-    assert not servers(folder)
+    assert not servers(made)
 
 
 def test_a_killed_server_is_started_again_though_its_pid_lives_on_in_another_program(
-    folder: Path,
+    made: Path,
 ) -> None:
-    holder = hold(folder, 600)
+    holder = hold(made, 600)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "ready\n"
     holder.kill()
     holder.communicate()
-    pid_file = folder / "data" / "postmaster.pid"
+    pid_file = made / "data" / "postmaster.pid"
     postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
     postmaster.send_signal(signal.SIGQUIT)  # an immediate end, as after a crash
-    until(lambda: not servers(folder))
-    lines = pid_file.read_text().splitlines() if pid_file.exists() else ["", str(folder / "data")]
+    until(lambda: not servers(made))
+    lines = pid_file.read_text().splitlines() if pid_file.exists() else ["", str(made / "data")]
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    with EmbeddedPostgres(folder) as server:
+    with EmbeddedPostgres(made) as server:
         assert answers(server)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_local_user_cannot_connect(folder: Path) -> None:
+def test_another_local_user_cannot_connect(made: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    with EmbeddedPostgres(folder) as server:
+    with EmbeddedPostgres(made) as server:
         attempt = subprocess.run(
             [
                 "/usr/bin/python3",
                 "-c",
                 "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])",
-                str(folder / "socket" / ".s.PGSQL.5432"),
+                str(made / "socket" / ".s.PGSQL.5432"),
             ],
             user=nobody.pw_uid,
             group=nobody.pw_gid,
@@ -138,16 +144,16 @@ def test_another_local_user_cannot_connect(folder: Path) -> None:
 
 
 def test_a_server_that_is_slow_to_answer_is_stopped_too(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with EmbeddedPostgres(folder) as server:
+    with EmbeddedPostgres(made) as server:
         monkeypatch.setattr(server, "_answers", lambda: False)
-    assert servers(folder) == []
+    assert servers(made) == []
 
 
-def test_it_listens_on_no_network_address(folder: Path) -> None:
-    with EmbeddedPostgres(folder):
-        (postmaster, *_) = servers(folder)
+def test_it_listens_on_no_network_address(made: Path) -> None:
+    with EmbeddedPostgres(made):
+        (postmaster, *_) = servers(made)
         listening = list(connections_of(postmaster, "inet"))
     assert listening == []
 
@@ -182,16 +188,16 @@ def test_an_account_may_use_a_tree_whose_files_and_parents_are_open(data_dir: Pa
         path.chmod(open_mode)
 
 
-def test_another_host_is_refused_while_it_may_run_the_server(folder: Path) -> None:
-    with EmbeddedPostgres(folder):
+def test_another_host_is_refused_while_it_may_run_the_server(made: Path) -> None:
+    with EmbeddedPostgres(made):
         pass
-    (folder / "running-on-host").write_text("elsewhere")
+    (made / "running-on-host").write_text("elsewhere")
     with (
         pytest.raises(StorageError, match="was started on host 'elsewhere'") as refused,
-        EmbeddedPostgres(folder),
+        EmbeddedPostgres(made),
     ):
         pass
-    assert str(folder / "running-on-host") in str(refused.value)
+    assert str(made / "running-on-host") in str(refused.value)
 
 
 def test_a_network_file_system_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
