@@ -50,7 +50,7 @@ WORKER_VARIABLES = [
 STUDY = "team"
 GUESSES = 5  # in a row that are looked at
 TRIALS = 3
-EPOCHS = 30  # trials that last until the others have started
+EPOCHS = 20  # trials that last until the others have started
 RUN = f"{TINY_RUN} --study {STUDY} --trials {TRIALS} --epochs {EPOCHS} --pruner none --workers 0"
 
 runs_the_stack = pytest.mark.skipif(

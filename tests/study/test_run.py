@@ -75,12 +75,12 @@ def mlflow_runs(store: Store, seen: Overview) -> list[Run]:
 
 
 def test_a_study_ends_with_exactly_its_trials(store: Store, small: Request, search: Search) -> None:
-    search(small, trials=8)
+    search(small, trials=6)
     seen = seen_in(store, small)
-    assert len(seen.trials) == len(seen.ended) == 8
+    assert len(seen.trials) == len(seen.ended) == 6
     assert set(seen.outcomes) <= {"complete", "pruned"}
-    assert [row.suggested_by for row in seen.trials] == ["start"] * 4 + ["tpe"] * 4
-    assert seen.model_based == 4
+    assert [row.suggested_by for row in seen.trials] == ["start"] * 4 + ["tpe"] * 2
+    assert seen.model_based == 2
     assert seen.best is not None
     assert seen.best.rungs == seen.identity.rungs
 
@@ -265,10 +265,10 @@ def test_divergence_is_a_result_that_the_sampler_hears_of(
 def test_the_other_samplers_search_too(
     store: Store, small: Request, search: Search, sampler: str
 ) -> None:
-    search(small, sampler=sampler, pruner="none", trials=6)
+    search(small, sampler=sampler, pruner="none", trials=5)
     seen = seen_in(store, small)
-    assert len(seen.ended) == 6
-    assert seen.model_based == (2 if sampler == "gp" else 0)
+    assert len(seen.ended) == 5
+    assert seen.model_based == (1 if sampler == "gp" else 0)
 
 
 def test_the_median_pruner_prunes_nothing_before_it_has_seen_enough(
