@@ -7,7 +7,7 @@ from models.registry import variant
 from models.switches import Switches, non_default
 from objectives.data import SearchData
 from objectives.recipe import TrainConfig, epoch_rungs, recalibration_images
-from objectives.recipes import ARTICLE, Recipe
+from objectives.recipes import ARTICLE, Recipe, preset
 from study.recipe_checks import check_of_use, check_teaching
 
 OF_EPOCHS = 100
@@ -151,9 +151,12 @@ class BatchStatsRequest:
         if "bn_momentum" in (non_default(self.switches) if self.switches else {}):
             raise InputError("leave out --set bn_momentum: give --momentum, which is 1 less it")
         self.recipe.check()
+        brought = preset(self.recipe.name).recipe.told
         for name, why in _OURS.items():
-            if getattr(self.recipe, name) != getattr(ARTICLE, name):
-                raise InputError(f"leave out --set {name}: {why}")
+            usual = getattr(ARTICLE, name)
+            if getattr(self.recipe, name) != usual:
+                how = f"give --set {name}={usual}" if name in brought else f"leave out --set {name}"
+                raise InputError(f"{how}: {why}")
         check_of_use(self.recipe)
         check_teaching(self.recipe, chosen)
 
