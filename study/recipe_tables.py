@@ -26,13 +26,21 @@ def fields_table(chosen: Preset) -> Table:
     table = plain_table("field", "value", "article", "may be")
     mine, usual = asdict(chosen.recipe), asdict(ARTICLE)
     for name, kind in field_types().items():
-        table.add_row(name, str(mine[name]), str(usual[name]), _may_be(kind))
+        table.add_row(name, _short(mine[name]), _short(usual[name]), _may_be(kind))
     return table
 
 
 def _words(values: Mapping[str, object]) -> str:
-    shown = (f"{v:.5g}" if isinstance(v, float) else str(v) for v in values.values())
-    return ", ".join(f"{name} {value}" for name, value in zip(values, shown, strict=True))
+    return ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
+
+
+def _shown(value: object) -> str:
+    """A value of a preset; None is one that it leaves open."""
+    return "to be given" if value is None else _short(value)
+
+
+def _short(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _may_be(kind: object) -> str:

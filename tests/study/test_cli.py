@@ -16,6 +16,7 @@ import typer.main
 
 from models.errors import BnvitError
 from models.switches import ImageShape
+from objectives.recipes import PRESETS, field_types
 from study import cli, entry
 from study.settings import Settings
 from study.storage import Store, open_store
@@ -107,6 +108,22 @@ def test_without_a_command_the_help_is_shown(bnvit: Command) -> None:
     code, out, _ = bnvit("")
     assert code == 0
     assert "Search a model's learning rate and batch size" in out
+
+
+def test_recipes_are_listed_and_each_is_shown_in_full(bnvit: Command) -> None:
+    code, out, _ = bnvit("recipes")
+    assert code == 0
+    assert {line.partition(" ")[0] for line in out.splitlines()} > PRESETS.keys()
+    assert "train to be given" in out
+    _, out, _ = bnvit("recipes deit")
+    assert "arXiv 2012.12877" in out
+    fields = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
+    assert fields.keys() - {"field"} == field_types().keys()
+    assert (fields["warmup"], fields["weight_decay"]) == ("0.016667", "0.05")
+    told = json.loads(bnvit("recipes deit --json")[1])
+    assert told["deit"]["recipe"]["mixup"] == 0.8
+    code, _, err = bnvit("recipes deti")
+    assert (code, err) == (2, "bnvit-study: unknown recipe 'deti'; did you mean 'deit'?\n")
 
 
 def test_models_lists_what_is_executed(bnvit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
