@@ -22,7 +22,7 @@ from objectives.evaluation import evaluate
 from objectives.execution import FAST, PLAIN, Execution, autocast
 from objectives.precision import Precision
 from objectives.recipe import TrainConfig
-from objectives.run import start
+from objectives.starting import start
 from objectives.steps import CudaRecorder
 from objectives.training import train
 

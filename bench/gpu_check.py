@@ -33,7 +33,8 @@ from objectives.datasets import dataset
 from objectives.execution import FAST, PLAIN, Execution
 from objectives.precision import Precision
 from objectives.recipe import TrainConfig
-from objectives.run import WARM_UP_STEPS, start
+from objectives.run import WARM_UP_STEPS
+from objectives.starting import start
 from objectives.steps import PLAIN_STEPS
 from objectives.training import train
 

@@ -34,8 +34,8 @@ from objectives.hardware import processor
 from objectives.intervals import Interval, median_interval
 from objectives.measuring import measure_test
 from objectives.recipe import TrainConfig
-from objectives.run import start
 from objectives.speed import Goal, is_narrow, race, ratio_of
+from objectives.starting import start
 from objectives.stretch import Contender
 from objectives.training import train
 from study.statistics import compared, mean_interval, share_interval

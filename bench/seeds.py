@@ -30,7 +30,7 @@ from models.registry import ARTICLE
 from objectives.data import load_search_data
 from objectives.datasets import dataset
 from objectives.hardware import processor
-from objectives.run import start
+from objectives.starting import start
 from objectives.training import train
 
 LR = 1e-3

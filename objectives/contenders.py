@@ -21,7 +21,7 @@ from objectives.feed import Batch, feed
 from objectives.order import batches
 from objectives.precision import Precision
 from objectives.recipe import TrainConfig
-from objectives.run import start
+from objectives.starting import start
 from objectives.steps import PlainStep
 from objectives.stretch import Contender
 

@@ -19,8 +19,9 @@ from objectives.feed import feed
 from objectives.intervals import Interval
 from objectives.order import batches
 from objectives.recipe import TrainConfig
-from objectives.run import Run, start
+from objectives.run import Run
 from objectives.speed import Goal, Race, race
+from objectives.starting import start
 from objectives.steps import PlainStep
 from objectives.stretch import Contender
 

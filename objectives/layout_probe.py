@@ -20,7 +20,8 @@ from objectives.datasets import dataset
 from objectives.execution import FAST
 from objectives.precision import Precision
 from objectives.recipe import TrainConfig
-from objectives.run import WARM_UP_STEPS, start
+from objectives.run import WARM_UP_STEPS
+from objectives.starting import start
 from objectives.training import train
 
 LR = 1e-4

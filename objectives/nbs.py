@@ -11,7 +11,8 @@ from objectives.data import SearchData
 from objectives.evaluation import Evaluation, evaluate
 from objectives.metrics import Diverged
 from objectives.recipe import TrainConfig
-from objectives.run import Run, start
+from objectives.run import Run
+from objectives.starting import start
 from objectives.three_way import Leakage, ThreeWay, leakage, three_way
 from objectives.training import train
 

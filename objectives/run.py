@@ -2,32 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.checkpointing import checkpoint_blocks
-from models.errors import InputError
-from models.norms import ProgressiveRepBatchNorm, progressive_norms, set_ghost, set_synced
+from models.norms import ProgressiveRepBatchNorm, progressive_norms
 from models.profile import Profile, profile
-from models.torchvision_import import timm_module
-from models.unified_norm import unified_norms
-from models.vit import merge_attention
 from objectives.batch_stats import copy_statistics, freeze, recalibrated
 from objectives.card import Card, card_of
-from objectives.compiling import compiled, possible
 from objectives.data import SearchData
-from objectives.distillation import training_loss
 from objectives.errors import StateError
 from objectives.execution import FAST, Execution, Loss, autocast
 from objectives.images import CPU
-from objectives.initial import initial_model, train_head_only
 from objectives.metrics import RungMetrics
-from objectives.optimizing import SetRate, optimizer_of, schedule_of
-from objectives.peak_memory import forget_peak, peak_memory_bytes
+from objectives.optimizing import SetRate
+from objectives.peak_memory import peak_memory_bytes
 from objectives.recipe import TrainConfig
 from objectives.saved import as_saved_now
 from objectives.segment import Segment
@@ -49,7 +41,7 @@ class Run:
     segment: Segment
     loss: Loss  # of the model, in the config's precision
     plain_loss: Loss  # the same, not compiled
-    scaler: torch.amp.GradScaler = field(default_factory=lambda: _scaler(CPU, "float32"))
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: scaler_of(CPU, "float32"))
     set_rate: SetRate | None = None  # None: the learning rate stays
     ema: Any = None  # timm's ModelEmaV3; None: no average of the weights is kept
     is_frozen: bool = False  # BatchNorm keeps its statistics
@@ -212,78 +204,6 @@ class Run:
             return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
 
-def start(
-    config: TrainConfig,
-    data: SearchData,
-    device: torch.device,
-    execution: Execution = FAST,
-    team: Alone = ALONE,
-) -> Run:
-    """A run at its beginning. `config.seed` fixes the weights, the data order and dropout.
-
-    Each process of `team` starts the same run. Raises InputError where a team cannot train it.
-
-    Sets this process's random state, flushes denormals (in a saturated softmax they slow a CPU a
-    hundredfold without changing what is learned), and keeps float32 products in float32.
-    """
-    torch.set_flush_denormal(True)
-    torch.set_float32_matmul_precision("highest")
-    torch.manual_seed(config.seed)
-    forget_peak(device)
-    data = data.to(device)
-    recipe = config.recipe
-    model = initial_model(config, data)
-    _check_team(config, model, team)
-    set_ghost(model, recipe.nbs)
-    set_synced(model, recipe.sync_bn and team.size > 1)
-    if recipe.train == "head":
-        train_head_only(model)
-    for norm in [] if recipe.train == "head" else progressive_norms(model):
-        norm.set_progress(0.0)  # trained weights may come with the end of another run
-    execution = possible(execution, model, device, recipe, config.precision, team.size)
-    execution = replace(execution, merged=merge_attention(model, execution.merged))
-    if recipe.checkpointing:
-        checkpoint_blocks(model)
-    optimizer = optimizer_of(model, config, execution)
-    loss = training_loss(model, config, data)
-    return Run(
-        config,
-        data,
-        device,
-        model,
-        optimizer,
-        Segment.empty(device),
-        compiled(loss) if execution.compiled else loss,
-        loss,
-        _scaler(device, config.precision),
-        schedule_of(optimizer, config),
-        _average_of(model, recipe.ema),
-        is_frozen=recipe.train == "head",
-        execution=execution,
-        team=team,
-        processes=team.size,
-    )
-
-
-def _check_team(config: TrainConfig, model: nn.Module, team: Alone) -> None:
-    if team.size > 1 and unified_norms(model):
-        raise InputError(
-            f"{config.model} averages over the steps of one process (Unified Normalization); "
-            "train it with one process per trial"
-        )
-    if config.batch_size < team.size:
-        raise InputError(
-            f"a batch of {config.batch_size} cannot be divided among {team.size} processes"
-        )
-
-
-def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+def scaler_of(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Scales losses so that small gradients survive fp16; in other precisions does nothing."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-
-def _average_of(model: nn.Module, decay: float) -> Any:
-    """A moving average of the weights, whose decay grows to `decay` over the first steps."""
-    if not decay:
-        return None
-    return timm_module("utils").ModelEmaV3(model, decay, use_warmup=True)

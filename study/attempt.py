@@ -12,13 +12,13 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import BnvitError
-from objectives import objective
-from objectives import run as runs
+from objectives import objective, starting
 from objectives.errors import StateError
 from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import Result
 from objectives.outcome import Outcome
 from objectives.recipe import TrainConfig
+from objectives.run import Run
 from objectives.team import ALONE, Alone
 from objectives.watch import OFF, Watch
 from study import memory
@@ -145,7 +145,7 @@ class Attempt:
             return objective.tested(result, run, self.job.test_split(run))
         return result
 
-    def _events(self, run: runs.Run) -> Generator[Event]:
+    def _events(self, run: Run) -> Generator[Event]:
         # A watch makes a step again by itself, which other processes would not take part in.
         is_watched = self.job.identity.is_watched and run.team.size == 1
         watch = Watch() if is_watched else OFF
@@ -157,17 +157,17 @@ class Attempt:
         self.ledger.write()
         return self.job.identity.config(values)
 
-    def _start(self, config: TrainConfig) -> runs.Run:
+    def _start(self, config: TrainConfig) -> Run:
         """A new run, or one that goes on from the best checkpoint that can be used."""
         job = self.job
-        run = runs.start(config, job.data, job.device, job.execution, self.hands.team)
+        run = starting.start(config, job.data, job.device, job.execution, self.hands.team)
         self.ledger.recorder.open(trial_params(job, config, run))
         if self.claim.attempt > 1:
             self._go_on(run)
         self.is_pending = True  # what an interrupted attempt had not told everybody
         return run
 
-    def _go_on(self, run: runs.Run) -> None:
+    def _go_on(self, run: Run) -> None:
         """Load the latest state that can be used; if there is none, start afresh."""
         states = self.job.checkpoints.states(
             self.number, self.claim.images_saved, self._is_to_leave
@@ -218,7 +218,7 @@ class Attempt:
             patience.check(beat.away_s)
         return is_stop
 
-    def _save(self, run: runs.Run) -> None:
+    def _save(self, run: Run) -> None:
         self.job.checkpoints.save(self.number, run.state_dict(), run.images_seen)
         self.ledger.images_saved = run.images_seen
         self.saved_at_s = time.monotonic()

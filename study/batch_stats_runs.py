@@ -14,7 +14,7 @@ from objectives.datasets import dataset
 from objectives.hardware import device_label
 from objectives.metrics import RungMetrics
 from objectives.nbs import Judged, judge
-from objectives.run import start
+from objectives.starting import start
 from objectives.training import train
 from study import data_dir
 from study.batch_stats_request import BatchStatsRequest

@@ -13,10 +13,11 @@ from enum import Enum, auto
 
 import torch
 
-from objectives import run as runs
+from objectives import starting
 from objectives.errors import TeamLostError
 from objectives.execution import Execution
 from objectives.recipe import TrainConfig
+from objectives.run import Run
 from objectives.team import Alone
 from objectives.training import train
 from study import memory
@@ -63,7 +64,7 @@ def keep_waiting(team: Alone) -> None:
     team.shared(lambda: Word.WAIT)
 
 
-def lead(run: runs.Run, study: str, identity: StudyIdentity) -> None:
+def lead(run: Run, study: str, identity: StudyIdentity) -> None:
     """Let the other processes begin the first one's `run`; raises what hinders them."""
     if run.team.size == 1:
         return
@@ -82,7 +83,7 @@ def _heard(team: Alone) -> Word | Order:
     return team.shared(lambda: Word.LEAVE)  # the first process is asked instead
 
 
-def _order(run: runs.Run, study: str, identity: StudyIdentity) -> Order:
+def _order(run: Run, study: str, identity: StudyIdentity) -> Order:
     state = io.BytesIO()
     torch.save(run.state_dict(), state)
     return Order(study, identity, run.config, run.execution, state.getvalue())
@@ -101,9 +102,9 @@ def _follow(order: Order, team: Alone, shelf: Shelf, device: torch.device) -> No
     memory.free(run)
 
 
-def _begun(order: Order, team: Alone, shelf: Shelf, device: torch.device) -> runs.Run:
+def _begun(order: Order, team: Alone, shelf: Shelf, device: torch.device) -> Run:
     data = shelf.data(order.study, order.identity)
-    run = runs.start(order.config, data, device, order.execution, team)
+    run = starting.start(order.config, data, device, order.execution, team)
     state = io.BytesIO(order.state)
     run.load_state_dict(torch.load(state, map_location="cpu", weights_only=True))
     return run

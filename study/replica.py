@@ -15,7 +15,8 @@ from objectives.data import load_search_data
 from objectives.datasets import dataset
 from objectives.hardware import device_label
 from objectives.metrics import Diverged, RungMetrics
-from objectives.run import Run, start
+from objectives.run import Run
+from objectives.starting import start
 from objectives.training import train
 from study.environment import device_of, versions
 from study.errors import UnknownStudyError

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from objectives import run as runs
-from objectives import training
+from objectives import starting, training
 from objectives.data import SearchData
 from objectives.execution import PLAIN
 from objectives.images import Split, as_pixels
@@ -65,7 +64,7 @@ def test_cpu_agrees_with_itself_through_a_resume(model: str, subset: SearchData)
 def test_first_losses_are_those_of_an_uninterrupted_run(subset: SearchData) -> None:
     config = tiny(rungs=(8 * gpu_check.FIRST_STEPS,))
     losses = gpu_check.first_losses(config, subset, CPU)
-    (metrics,) = training.train(runs.start(config, subset, CPU))
+    (metrics,) = training.train(starting.start(config, subset, CPU))
     assert isinstance(metrics, RungMetrics)
     assert sum(losses) / len(losses) == pytest.approx(metrics.train_loss, rel=1e-12)
 
@@ -125,7 +124,7 @@ def test_a_wait_inside_a_step_is_found_and_placed(
 @pytest.mark.parametrize("model", ["vit", "vitbnffn", "vitbn"])
 def test_steps_read_no_value_before_the_rung(model: str, subset: SearchData) -> None:
     """On the meta device nothing has a value: reading one, as a wait on CUDA would, raises."""
-    run = runs.start(tiny(model), subset, torch.device("meta"))
+    run = starting.start(tiny(model), subset, torch.device("meta"))
     with pytest.raises(RuntimeError, match="meta tensors"):
         list(training.train(run))
     assert run.images_seen == run.config.rungs[0]

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.data import SearchData, load_search_data
 from objectives.datasets import dataset
 from objectives.metrics import RungMetrics
-from objectives.run import start
+from objectives.starting import start
 from objectives.training import train
 from study.best import is_best
 from study.identity import StudyIdentity, identity_of

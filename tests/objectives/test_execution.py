@@ -21,7 +21,8 @@ from objectives.datasets import MNIST_SHAPE, SHAPES
 from objectives.execution import FAST, PLAIN, Execution
 from objectives.precision import Precision, check_precision
 from objectives.recipes import Recipe
-from objectives.run import Run, start
+from objectives.run import Run
+from objectives.starting import start
 from objectives.training import train
 from tests.conftest import CPU, TINY
 from tests.objectives.tiny import CONFIG, rungs

@@ -14,7 +14,8 @@ from objectives.data import SearchData
 from objectives.initial import check_fit, initial_weights
 from objectives.metrics import Pause
 from objectives.recipe import InitialWeights, TrainConfig
-from objectives.run import Run, start
+from objectives.run import Run
+from objectives.starting import start
 from objectives.training import train
 from tests.conftest import CPU, TINY
 from tests.objectives.tiny import CONFIG, new_run, rungs, untimed

@@ -18,7 +18,8 @@ from objectives.metrics import Event, Pause, RungMetrics
 from objectives.objective import is_out_of_memory
 from objectives.recipe import TrainConfig
 from objectives.recipes import Recipe
-from objectives.run import Run, start
+from objectives.run import Run
+from objectives.starting import start
 from objectives.team import ALONE, Alone, Team
 from objectives.training import train
 from tests.conftest import CPU

@@ -7,7 +7,7 @@ import torch
 
 from models.registry import ARTICLE
 from objectives.data import SearchData
-from objectives.run import start
+from objectives.starting import start
 from objectives.training import train
 from tests.conftest import CPU
 from tests.objectives.tiny import CONFIG, DROPOUT, new_run, rungs, untimed

@@ -7,7 +7,8 @@ from typing import Any
 from objectives.data import SearchData
 from objectives.metrics import Event, RungMetrics
 from objectives.recipe import TrainConfig
-from objectives.run import Run, start
+from objectives.run import Run
+from objectives.starting import start
 from tests.conftest import CPU, SUBSET, TINY
 
 CONFIG = TrainConfig(

@@ -10,8 +10,7 @@ from mlflow.entities import Run
 from safetensors.torch import load_file
 
 from models.errors import InputError
-from objectives import objective
-from objectives import run as runs
+from objectives import objective, starting
 from objectives.data import load_search_data, load_test
 from objectives.datasets import dataset
 from objectives.measuring import measure_test
@@ -102,7 +101,7 @@ def attrs_seed(store: Store, name: str, run: Run) -> int:
 def test_a_trial_is_what_a_run_of_its_seed_gives(store: Store, done: Session) -> None:
     config = done.identity.config({"lr": 3e-3, "batch_size": 50, "seed": 8})
     source = dataset(SUBSET, done.settings.data_dir)
-    run = runs.start(config, load_search_data(source).limited(200), CPU)
+    run = starting.start(config, load_search_data(source).limited(200), CPU)
     list(training(run))
     expected = measure_test(run, load_test(source, run.data.train))
     told = attributes(store, done.study.study_name)[3][TEST]

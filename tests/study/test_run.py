@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from models.errors import InputError
 from models.registry import variant
 from objectives import run as runs
+from objectives import starting
 from objectives.compiling import CACHE_VARIABLE
 from objectives.data import SearchData
 from objectives.evaluation import evaluate
@@ -285,7 +286,7 @@ def test_a_bug_fails_the_trial_and_repeated_bugs_stop_the_worker(
         raise ZeroDivisionError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "start", broken)
+        patch.setattr(starting, "start", broken)
         with pytest.raises(WorkerError, match="3 trials failed"):
             search(small)
     seen = seen_in(store, small)
@@ -318,7 +319,7 @@ def test_an_interruption_that_became_an_error_fails_no_trial(
 def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
     store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = runs.start
+    start = starting.start
     tried: list[int] = []
 
     def greedy(*arguments: object) -> runs.Run:
@@ -327,7 +328,7 @@ def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
             torch.empty(1 << 60)  # more than any machine has
         return start(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runs, "start", greedy)
+    monkeypatch.setattr(starting, "start", greedy)
     search(small, trials=8)
     outcomes = {row.number: row.outcome for row in seen_in(store, small).trials}
     study = optuna.load_study(study_name=small.study_name, storage=store.storage)
@@ -346,14 +347,14 @@ def test_out_of_memory_is_an_outcome_and_the_worker_lives_on(
 def test_a_model_that_did_not_fit_foretells_nothing_of_a_smaller_one(
     store: Store, small: Request, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = runs.start
+    start = starting.start
 
     def greedy(config: TrainConfig, *rest: object) -> runs.Run:
         if config.switches.depth == 2:
             torch.empty(1 << 60)  # more than any machine has
         return start(config, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runs, "start", greedy)
+    monkeypatch.setattr(starting, "start", greedy)
     space = SearchSpace(batch_size=(50, 50), others=(Searched("depth", 1, 2, is_whole=True),))
     search(small, trials=4, space=space, pruner="none")
     ended = {(row.others["depth"], row.outcome) for row in seen_in(store, small).trials}

@@ -18,9 +18,9 @@ from models.torchvision_import import timm_module
 from objectives import card
 from objectives.data import SearchData
 from objectives.recipes import Recipe
-from objectives.run import start
 from objectives.search_space import SearchSpace
 from objectives.searched import Searched
+from objectives.starting import start
 from objectives.teacher import load_teacher, teacher_source
 from study import entry
 from study.counts import trained_of
