@@ -11,11 +11,16 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
+
+PAUSE_VARIABLE = "BNVIT_TEST_PAUSE_S"
+"""Seconds before each step of training: a trial lasts, and leaves the processor to others."""
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.integration.preloaded"])
@@ -55,6 +60,8 @@ def call(function: Callable[..., None], *given: object) -> ForkServerProcess:
 
 def _be_command(line: str, environment: dict[str, str], out: Path, err: Path) -> None:
     _surround(environment, out, err)
+    if PAUSE_VARIABLE in environment:
+        _pause_before_each_step(float(environment[PAUSE_VARIABLE]))
     sys.argv = ["bnvit-study", *shlex.split(line)]
     import torch
 
@@ -62,6 +69,18 @@ def _be_command(line: str, environment: dict[str, str], out: Path, err: Path) ->
 
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it is too late for the variable
     main()
+
+
+def _pause_before_each_step(seconds: float) -> None:
+    from objectives import training
+
+    advance = training._advance
+
+    def pause_and_advance(*given: Any) -> None:
+        time.sleep(seconds)
+        advance(*given)
+
+    training._advance = pause_and_advance
 
 
 def _be_torchrun(

@@ -19,11 +19,13 @@ from study.studies import find_study, set_stopped, show_study
 from tests.chaos.nodes import Node
 from tests.chaos.stage import WORKER, Stage, new_stage, run_line
 from tests.chaos.verdict import Verdict, judge
+from tests.integration.forks import PAUSE_VARIABLE
 from tests.integration.processes import steady_port, until
 from tests.scraping import scrape
 
 STUDY = "study"
-LONG = 20  # epochs: a trial that lasts until something happens to it
+LONG = 4  # epochs: a trial that lasts until something happens to it …
+PAUSED = {PAUSE_VARIABLE: "0.05"}  # … with this before each step
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,7 @@ def store(stage: Stage) -> Iterator[Store]:
 def create(stage: Stage, study: str, trials: int, epochs: int, more: str = "") -> Node:
     """Start `run`, which creates the study and looks after it, and wait until it has."""
     coordinator = stage.node(f"{study}-run", run_line(study, trials, epochs, more))
+    coordinator.environment = {**coordinator.environment, **PAUSED}  # for workers of its own
     coordinator.start()
     until(lambda: coordinator.log.exists() and "workers:" in coordinator.log.read_text())
     return coordinator
@@ -61,7 +64,7 @@ def create(stage: Stage, study: str, trials: int, epochs: int, more: str = "") -
 def join(stage: Stage, name: str, study: str, more: str = "", **environment: str) -> Node:
     """Start a worker of the study on a node of its own."""
     node = stage.node(f"{study}-{name}", f"{WORKER} {more} {study}")
-    node.environment = {**node.environment, **environment}
+    node.environment = {**node.environment, **PAUSED, **environment}
     node.start()
     return node
 

@@ -20,17 +20,31 @@ from study.suggestion import SUGGESTED_BY, VISIBLE, suggest
 from study.words import ranges
 from tests.conftest import CPU
 from tests.study.conftest import cut_off_where, end_lease
+from tests.study.made import make_study
 
 Search = Callable[..., Session]
 
 
 @pytest.fixture
-def job(store: Store, settings: Settings, small: Request, search: Search) -> Job:
-    """A study with five ended trials and one that waits."""
+def job(store: Store, settings: Settings, small: Request) -> Job:
+    """A study with five ended trials, made by hand, and one that waits."""
+    made = make_study(store, small.study_name)
+    for number in range(5):
+        made.trial(values=(0.1 + 0.1 * number,))
+    return with_one_more(small, store, settings)
+
+
+@pytest.fixture
+def trained_job(store: Store, settings: Settings, small: Request, search: Search) -> Job:
+    """The same, trained."""
     search(small, trials=5)
-    with service.open_session(replace(small, trials=6), settings, lambda _: None):
+    return with_one_more(small, store, settings)
+
+
+def with_one_more(request: Request, store: Store, settings: Settings) -> Job:
+    with service.open_session(replace(request, trials=6), settings, lambda _: None):
         pass
-    (found,) = Docket(store, settings, CPU, [small.study_name]).jobs()
+    (found,) = Docket(store, settings, CPU, [request.study_name]).jobs()
     return found
 
 
@@ -46,17 +60,17 @@ def write(job: Job, claim: Claim) -> None:
     job.storage.write(claim, images_seen=0, images_saved=0)
 
 
-def test_a_suggestion_is_kept_with_what_it_was_inferred_from(job: Job) -> None:
-    claim = claimed(job)
-    values = suggest(job, claim.trial_id)
-    assert job.store.storage.get_trial(claim.trial_id).params == {}, "written all at once"
-    write(job, claim)
-    trial = job.store.storage.get_trial(claim.trial_id)
+def test_a_suggestion_is_kept_with_what_it_was_inferred_from(trained_job: Job) -> None:
+    claim = claimed(trained_job)
+    values = suggest(trained_job, claim.trial_id)
+    assert trained_job.store.storage.get_trial(claim.trial_id).params == {}, "written all at once"
+    write(trained_job, claim)
+    trial = trained_job.store.storage.get_trial(claim.trial_id)
     assert trial.params == values
     assert trial.user_attrs[SUGGESTED_BY] == "tpe"
     assert trial.user_attrs[VISIBLE] == {"finished": "0-4", "running": ""}
-    job.storage.take_up(claim.trial_id)
-    assert suggest(job, claim.trial_id) == values
+    trained_job.storage.take_up(claim.trial_id)
+    assert suggest(trained_job, claim.trial_id) == values
 
 
 def test_a_write_that_fails_half_way_has_written_nothing(job: Job) -> None:
@@ -107,14 +121,16 @@ def test_what_optuna_reads_back_is_what_it_was_told(job: Job) -> None:
         assert getattr(seen, name) == getattr(stored, name)
 
 
-def test_a_picture_agrees_with_optuna_on_a_whole_study(job: Job) -> None:
-    stored = find_study(job.store, job.study.study_name).get_trials()
-    for seen in job.storage.picture.look():
+def test_a_picture_agrees_with_optuna_on_a_whole_study(trained_job: Job) -> None:
+    stored = find_study(trained_job.store, trained_job.study.study_name).get_trials()
+    for seen in trained_job.storage.picture.look():
         twin = stored[seen.number]
         for name in ("_trial_id", "state", "value", "params", "intermediate_values"):
             assert getattr(seen, name, None) == getattr(twin, name, None)
     ended = [trial for trial in stored if trial.state.is_finished()]
-    assert [trial.number for trial in job.storage.picture.memorable()] == [t.number for t in ended]
+    assert [trial.number for trial in trained_job.storage.picture.memorable()] == [
+        t.number for t in ended
+    ]
 
 
 @pytest.mark.parametrize(
