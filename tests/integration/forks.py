@@ -80,7 +80,7 @@ def _pause_before_each_step(seconds: float) -> None:
         time.sleep(seconds)
         advance(*given)
 
-    training._advance = pause_and_advance
+    training._advance = pause_and_advance  # type: ignore[assignment]
 
 
 def _be_torchrun(
