@@ -143,7 +143,7 @@ def steady_port(count: int = 1) -> int:
 def until(condition: Callable[[], T | None], timeout_s: float = 120) -> T:
     """Wait until `condition` tells something that is not false; what it told.
 
-    It is asked for a tenth of the time at most: others need the processor to make it true.
+    It is asked for about a tenth of the time: others need the processor to make it true.
     """
     end = time.monotonic() + timeout_s
     while True:

@@ -129,7 +129,7 @@ def as_before(state: dict[str, Any]) -> dict[str, Any]:
     config["switches"] = {k: v for k, v in config["switches"].items() if k != "drop_path"}
     for name in ("target", "teacher_checksum"):
         del config[name]
-    unknown = ("scaler", "ema", "is_frozen", "peak_bytes")
+    unknown = ("scaler", "ema", "is_frozen", "peak_bytes", "processes")
     return {**{k: v for k, v in state.items() if k not in unknown}, "config": config}
 
 
